@@ -1,0 +1,19 @@
+"""Options and fixtures that every test may use."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--regenerate",
+        action="store_true",
+        help="write the golden files from the present output instead of comparing with them",
+    )
+
+
+@pytest.fixture
+def regenerate(request: pytest.FixtureRequest) -> bool:
+    """True where golden files are to be written anew."""
+    return bool(request.config.getoption("--regenerate"))
