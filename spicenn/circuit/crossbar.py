@@ -1,0 +1,40 @@
+"""One tile as a circuit record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spicenn.errors import InputError
+from spicenn.technology import OHMIC, Cell
+
+
+@dataclass(frozen=True)
+class Crossbar:
+    """All of a tile but its conductances: what stays the same from chip to chip.
+
+    Input i drives the first cell of wordline i through one segment; each following
+    cell through one more. Bitline j is sensed at a virtual ground after its last
+    row, through one segment. Current out of a bitline into its ground is positive.
+
+    Parameters
+    ----------
+    name : a safe identifier (see ``circuit.names``).
+    wordlines, bitlines : physical lines.
+    r_wordline, r_bitline : resistance of one wire segment [Ω]; 0 is an ideal wire.
+    cell : circuit of one cell.
+    temperature : [K].
+    """
+
+    name: str
+    wordlines: int
+    bitlines: int
+    r_wordline: float = 0.0
+    r_bitline: float = 0.0
+    cell: Cell = OHMIC
+    temperature: float = 300.0
+
+    def __post_init__(self) -> None:
+        if self.wordlines < 1 or self.bitlines < 1:
+            raise InputError(
+                f"{self.wordlines} x {self.bitlines} is no array", where=f"crossbar {self.name}"
+            )

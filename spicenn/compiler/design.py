@@ -1,0 +1,109 @@
+"""A compiled model: what the chip computes, on which tiles, in which technology."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as MappingType
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spicenn.compiler.layer import Layer
+from spicenn.compiler.mapping import Mapping, Tile
+from spicenn.compiler.program import Program
+from spicenn.technology import Technology
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from spicenn.compiler.chip import Chip
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Design:
+    """A model mapped to tiles, without variation.
+
+    Parameters
+    ----------
+    name : the model's class.
+    program : the digital part; its crossbar nodes name layers.
+    layers : linear maps, in the order of their index.
+    constants : arrays that the program uses, by name.
+    technology, tile, mapping : what the layers are mapped to.
+    example : a few samples of every input, for netlists and checks.
+    versions : what compiled it.
+    """
+
+    name: str
+    program: Program
+    layers: tuple[Layer, ...]
+    constants: MappingType[str, NDArray[np.generic]]
+    technology: Technology
+    tile: Tile
+    mapping: Mapping
+    example: tuple[NDArray[np.generic], ...]
+    versions: MappingType[str, str] = field(default_factory=dict)
+
+    def layer(self, name: str) -> Layer:
+        """Return one layer. Raises InputError naming the layers there are."""
+        from spicenn.errors import InputError
+
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise InputError(
+            f"no layer is called {name!r}",
+            remedy="there are " + ", ".join(repr(layer.name) for layer in self.layers),
+        )
+
+    def with_technology(self, **changes: object) -> Design:
+        """Return the same mapping in a changed technology, e.g. ``r_wordline=5.0``."""
+        return replace(self, technology=self.technology.replace(**changes))
+
+    def sample(
+        self, chip: int | None = None, seed: int | None = None, *, chips: Iterable[int] | None = None
+    ) -> Chip | list[Chip]:
+        raise NotImplementedError  # written with chip.py
+
+    def save(self, path: str | Path) -> None:
+        """Write the design as one file: JSON and arrays in a zip, never pickle."""
+        from spicenn.compiler.archive import save
+
+        save(self, Path(path))
+
+    @staticmethod
+    def load(path: str | Path) -> Design:
+        """Read a saved design. Raises DesignError where the file is not one."""
+        from spicenn.compiler.archive import load
+
+        return load(Path(path))
+
+    def to_bytes(self) -> bytes:
+        """Return what ``save`` writes."""
+        from spicenn.compiler.archive import to_bytes
+
+        return to_bytes(self)
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Design:
+        """Undo ``to_bytes``. Raises DesignError."""
+        from spicenn.compiler.archive import from_bytes
+
+        return from_bytes(data)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over everything that changes a result (versions left out)."""
+        from spicenn.compiler.archive import digest
+
+        return digest(self)
+
+    def __str__(self) -> str:
+        from spicenn.compiler.table import render
+
+        return render(self)
+
+    def __repr__(self) -> str:
+        return f"Design({self.name!r}, {len(self.layers)} layers, hash {self.hash[:12]})"

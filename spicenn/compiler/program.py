@@ -1,0 +1,103 @@
+"""The digital part of a design: an allow-listed graph of ATen operators as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+# The one operator that is not ATen: run this layer on its crossbars.
+CROSSBAR = "spicenn.crossbar"
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A use of another node's value."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A use of one of the design's arrays."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator call.
+
+    Parameters
+    ----------
+    name : unique in the program.
+    op : "aten.relu.default", "sym.mul", … from ``operators.ALLOWED``, or ``CROSSBAR``,
+        whose arguments are a layer's name and a Ref to its input.
+    args, kwargs : None, bool, int, float, str, Ref, Constant or (nested) tuples of these.
+    """
+
+    name: str
+    op: str
+    args: tuple[Any, ...] = ()
+    kwargs: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Port:
+    """One input or output of the model. ``shape`` leaves the sample axis out."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Program:
+    """Nodes in the order they run; an output names the node that computes it."""
+
+    inputs: tuple[Port, ...]
+    nodes: tuple[Node, ...]
+    outputs: tuple[Port, ...]
+    results: tuple[str, ...]
+
+
+CrossbarCall = Callable[[str, "torch.Tensor"], "torch.Tensor"]
+
+
+def execute(
+    program: Program,
+    constants: Mapping[str, torch.Tensor],
+    inputs: Sequence[torch.Tensor],
+    crossbar: CrossbarCall,
+) -> tuple[torch.Tensor, ...]:
+    """Run a program. ``crossbar(layer name, x)`` computes what the tiles compute.
+
+    Differentiable where its operators and ``crossbar`` are. Every input has the
+    sample axis first. Raises InputError for inputs of a wrong count, shape or dtype,
+    DesignError for an operator that is not allowed.
+    """
+    from spicenn.compiler.operators import call, check_inputs
+
+    check_inputs(program, inputs)
+    values: dict[str, Any] = dict(zip((p.name for p in program.inputs), inputs, strict=True))
+
+    def resolve(argument: Any) -> Any:
+        if isinstance(argument, Ref):
+            return values[argument.name]
+        if isinstance(argument, Constant):
+            return constants[argument.name]
+        if isinstance(argument, tuple):
+            return [resolve(item) for item in argument]
+        return argument
+
+    for node in program.nodes:
+        args = [resolve(argument) for argument in node.args]
+        kwargs = {key: resolve(value) for key, value in node.kwargs}
+        if node.op == CROSSBAR:
+            values[node.name] = crossbar(args[0], args[1])
+        else:
+            values[node.name] = call(node.op, args, kwargs)
+    return tuple(values[name] for name in program.results)

@@ -1,0 +1,54 @@
+"""Every random number comes from here.
+
+One root seed and a fixed key per draw (what for, which chip, which trial, which
+tile) name an independent generator, so chip 7 is the same chip whatever the
+study around it, and a new mechanism changes no existing draw.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+from spicenn.errors import InputError
+
+
+class Purpose(IntEnum):
+    """What a generator is for. Numbers are part of the record's contract: never renumber."""
+
+    PROGRAMMING_ERROR = 1
+    READ_NOISE = 2
+    THERMAL_NOISE = 3
+    PROBES = 4
+    TRAINING = 5
+
+
+def generator(
+    seed: int,
+    purpose: Purpose,
+    *,
+    chip: int = 0,
+    trial: int = 0,
+    layer: int = 0,
+    row: int = 0,
+    column: int = 0,
+) -> np.random.Generator:
+    """Return the generator of one mechanism of one tile of one chip.
+
+    Raises InputError unless the seed is a non-negative integer and each part of
+    the key fits 32 bits (NumPy would split a larger one into two words, so that
+    2**32 would be the same key as (0, 1)).
+    """
+    if not _is_integer(seed) or seed < 0:
+        raise InputError(f"seed {seed!r} is not a non-negative integer")
+    key = (int(purpose), chip, trial, layer, row, column)
+    names = ("purpose", "chip", "trial", "layer", "tile row", "tile column")
+    for name, part in zip(names, key, strict=True):
+        if not _is_integer(part) or not 0 <= part < 2**32:
+            raise InputError(f"{name} {part!r} is not an integer in 0 … 2**32 - 1")
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(int(seed), spawn_key=key)))
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
