@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+# The same examples on every run and machine; no verdict from a clock.
+settings.register_profile("spicenn", derandomize=True, deadline=None, database=None)
+settings.load_profile("spicenn")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
