@@ -14,6 +14,16 @@ from spicenn.technology.cell import OHMIC, Cell
 Drive = Literal["bipolar", "offset", "two-phase"]
 
 
+def _check(key: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if good and (low < value if open_low else low <= value) and value <= high:  # type: ignore[operator]
+        return
+    bracket = "(" if open_low else "["
+    raise TechnologyError(
+        f"{key} = {value!r} is out of range", remedy=f"allowed: {bracket}{low:g}, {high:g})"
+    )
+
+
 @dataclass(frozen=True)
 class Corner:
     """A systematic process point: factors on the nominal values of every cell and wire."""
@@ -136,13 +146,3 @@ class Technology:
         from spicenn.technology.toml import load
 
         return load(Path(path))
-
-
-def _check(key: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if good and (low < value if open_low else low <= value) and value <= high:  # type: ignore[operator]
-        return
-    bracket = "(" if open_low else "["
-    raise TechnologyError(
-        f"{key} = {value!r} is out of range", remedy=f"allowed: {bracket}{low:g}, {high:g})"
-    )
