@@ -116,3 +116,10 @@ class SimulatorCrash(EngineError):
     """The simulator's process died."""
 
     status = Status.CRASH
+
+
+def error_of(status: Status, what: str, *, where: str | None = None) -> EngineError:
+    """Return the exception that stands for a failed run's status."""
+    kinds = (ConvergenceError, SingularMatrixError, SimulationTimeout, SimulatorCrash)
+    kind = next((kind for kind in kinds if kind.status is status), EngineError)
+    return kind(what, where=where)

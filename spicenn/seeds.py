@@ -33,8 +33,11 @@ def generator(
     layer: int = 0,
     row: int = 0,
     column: int = 0,
+    use: int = 0,
 ) -> np.random.Generator:
     """Return the generator of one mechanism of one tile of one chip.
+
+    ``use`` tells apart the reads of a layer that a model calls more than once.
 
     Raises InputError unless the seed is a non-negative integer and each part of
     the key fits 32 bits (NumPy would split a larger one into two words, so that
@@ -42,9 +45,11 @@ def generator(
     """
     if not _is_integer(seed) or seed < 0:
         raise InputError(f"seed {seed!r} is not a non-negative integer")
-    key = (int(purpose), chip, trial, layer, row, column)
-    names = ("purpose", "chip", "trial", "layer", "tile row", "tile column")
-    for name, part in zip(names, key, strict=True):
+    key: tuple[int, ...] = (int(purpose), chip, trial, layer, row, column)
+    names = ("purpose", "chip", "trial", "layer", "tile row", "tile column", "use")
+    if use:  # a first use keeps the short key
+        key = (*key, use)
+    for name, part in zip(names, key, strict=False):
         if not _is_integer(part) or not 0 <= part < 2**32:
             raise InputError(f"{name} {part!r} is not an integer in 0 … 2**32 - 1")
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(int(seed), spawn_key=key)))

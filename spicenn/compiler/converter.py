@@ -9,7 +9,7 @@ import numpy as np
 
 from spicenn.compiler.layer import Array, Layer
 from spicenn.compiler.mapping import Mapping
-from spicenn.compiler.tiling import bias_rows
+from spicenn.compiler.tiling import bias_rows, slice_weights
 from spicenn.technology import Technology
 
 
@@ -86,3 +86,21 @@ def convert(difference: Array, layer: Layer, mapping: Mapping) -> Array:
     top = 2 ** (mapping.adc_bits - 1) - 1
     step = layer.current_scale / top
     return np.clip(np.rint(difference / step), -top - 1, top) * step
+
+
+def combine(difference: Array, drive_weight: Array, layer: Layer, mapping: Mapping) -> Array:
+    """Sum converted differences over slices and pulses into outputs in units of full range.
+
+    Parameters
+    ----------
+    difference : (..., pulse, output · slice), differential currents over
+        v_read (g_max - g_min), not yet converted.
+    drive_weight : (pulse,).
+
+    Returns
+    -------
+    (..., output).
+    """
+    shape = (*difference.shape[:-1], -1, mapping.slices)
+    converted = convert(difference, layer, mapping).reshape(shape)
+    return np.asarray(np.einsum("...pos,p,s->...o", converted, drive_weight, slice_weights(mapping)))

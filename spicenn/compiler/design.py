@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spicenn.compiler.layer import Layer
 from spicenn.compiler.mapping import Mapping, Tile
+from spicenn.compiler.placement import PlacedTile, place
 from spicenn.compiler.program import Program
 from spicenn.technology import Technology
 
@@ -62,10 +64,41 @@ class Design:
         """Return the same mapping in a changed technology, e.g. ``r_wordline=5.0``."""
         return replace(self, technology=self.technology.replace(**changes))
 
+    @cached_property
+    def tiles(self) -> tuple[PlacedTile, ...]:
+        """Every tile, in the order of layers, tile rows and tile columns."""
+        return place(self)
+
+    @overload
+    def sample(self, chip: int, seed: int) -> Chip: ...
+
+    @overload
+    def sample(self, *, seed: int, chips: Iterable[int]) -> list[Chip]: ...
+
     def sample(
         self, chip: int | None = None, seed: int | None = None, *, chips: Iterable[int] | None = None
     ) -> Chip | list[Chip]:
-        raise NotImplementedError  # written with chip.py
+        """Manufacture one chip, or several: every cell's value is fixed by index and seed.
+
+        Raises InputError without a seed, or with both or neither of chip and chips.
+        """
+        from spicenn.compiler.chip import Chip
+        from spicenn.errors import InputError
+
+        if seed is None:
+            raise InputError("a sample needs a seed", remedy="for example seed=2024")
+        if (chip is None) == (chips is None):
+            raise InputError("give either chip or chips")
+        if chip is not None:
+            return Chip(self, chip, seed)
+        assert chips is not None
+        return [Chip(self, index, seed) for index in chips]
+
+    def probe_vectors(self, x_like: object, *, count: int, seed: int) -> NDArray[np.generic]:
+        """Choose inputs that tell most about a chip; see ``compiler.probes``."""
+        from spicenn.compiler.probes import probe_vectors
+
+        return probe_vectors(self, x_like, count=count, seed=seed)
 
     def save(self, path: str | Path) -> None:
         """Write the design as one file: JSON and arrays in a zip, never pickle."""

@@ -53,13 +53,12 @@ def programmed_moments(technology: Technology, target: Array) -> tuple[Array, Ar
     return nominal + sigma * first, sigma * np.sqrt(np.maximum(second - first * first, 0.0))
 
 
-def bitline_noise(technology: Technology, g: Array, v: Array) -> Array:
-    """Standard deviation of one read of each bitline's current.
+def read_noise(technology: Technology, g: Array, v: Array) -> Array:
+    """Standard deviation of a bitline's current from fluctuations of its cells.
 
-    Read noise of independent cells adds in square, Σ (read_noise · g · v)²; thermal
-    noise of a bitline is 4 k T Σ g · bandwidth (Nyquist). Both are referred to the
-    virtual ground with the lines' ideal voltages: the drop along wires, a correction
-    of a few per cent of the noise, is left out.
+    Independent cells add in square, Σ (read_noise · g · v)², with the lines' ideal
+    voltages: the drop along wires, a correction of a few per cent of the noise, is
+    left out.
 
     Parameters
     ----------
@@ -69,6 +68,31 @@ def bitline_noise(technology: Technology, g: Array, v: Array) -> Array:
     -------
     (..., sample, bitline) [A].
     """
-    read = technology.read_noise**2 * (np.square(v) @ np.square(g))
-    thermal = 4 * BOLTZMANN * technology.temperature * technology.bandwidth * g.sum(axis=-2)
-    return np.asarray(np.sqrt(read + thermal[..., np.newaxis, :]), dtype=np.float64)
+    return technology.read_noise * np.sqrt(np.square(v) @ np.square(g))
+
+
+def thermal_noise(technology: Technology, g: Array) -> Array:
+    """Standard deviation of a bitline's thermal current, sqrt(4 k T Σ g · bandwidth).
+
+    Source: Nyquist 1928, seen from the virtual ground; the wires' part is left out.
+
+    Parameters
+    ----------
+    g : (..., wordline, bitline) [S].
+
+    Returns
+    -------
+    (..., bitline) [A].
+    """
+    density = 4 * BOLTZMANN * technology.temperature * g.sum(axis=-2)
+    return np.asarray(np.sqrt(density * technology.bandwidth))
+
+
+def bitline_noise(technology: Technology, g: Array, v: Array) -> Array:
+    """Standard deviation of one read of each bitline's current, all mechanisms together.
+
+    Shapes as in ``read_noise``.
+    """
+    return np.hypot(
+        read_noise(technology, g, v), thermal_noise(technology, g)[..., np.newaxis, :]
+    )

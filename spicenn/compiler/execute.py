@@ -1,0 +1,265 @@
+"""Run manufactured chips: the program in torch, every layer on an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spicenn.compiler.converter import Drive, combine, encode
+from spicenn.compiler.layer import Array, Layer
+from spicenn.compiler.placement import PlacedTile, sample_tile, tile_generator
+from spicenn.compiler.program import execute
+from spicenn.compiler.result import Result, TileRecord
+from spicenn.compiler.tiling import weight_of_conductance
+from spicenn.engines.engine import Engine
+from spicenn.errors import InputError, Status
+from spicenn.seeds import Purpose
+from spicenn.technology.variation import read_noise, thermal_noise
+
+if TYPE_CHECKING:
+    import torch
+
+    from spicenn.compiler.design import Design
+
+KEEP = frozenset({"bitline_current", "g_target", "g"})
+
+# Called for every tile of every use: tile, (chip, wordline, bitline) conductances,
+# (chip or 1, trial or 1, sample, position, pulse, wordline) voltages and the currents.
+Observer = Callable[[PlacedTile, Array, Array, Array], None]
+
+
+def run_chips(
+    design: Design,
+    chips: Sequence[int],
+    seed: int,
+    inputs: tuple[NDArray[Any], ...],
+    engine: Engine,
+    *,
+    trials: int = 1,
+    keep: frozenset[str] = frozenset(),
+    observer: Observer | None = None,
+) -> Result:
+    """Run the same inputs through several chips of one design.
+
+    Parameters
+    ----------
+    chips : indices; with the seed they fix every cell and every read.
+    inputs : one array per model input, sample axis first (see ``as_inputs``).
+    trials : repeated noisy reads.
+    keep : what to return per tile, any of ``KEEP``.
+
+    A chip that fails gets NaN outputs, its status and its message; the others go on.
+    """
+    import torch
+
+    if unknown := keep - KEEP:
+        raise InputError(
+            f"keep has {sorted(unknown)}", remedy="allowed: " + ", ".join(sorted(KEEP))
+        )
+    if trials < 1 or not chips:
+        raise InputError("at least one chip and one trial are needed")
+    samples = inputs[0].shape[0]
+    run = _Run(design, tuple(chips), seed, engine, trials, samples, keep, observer)
+    copies = len(chips) * trials
+    tensors = [torch.as_tensor(np.concatenate([array] * copies)) for array in inputs]
+    constants = {name: torch.as_tensor(array) for name, array in design.constants.items()}
+    with torch.no_grad():
+        outputs = execute(design.program, constants, tensors, run.crossbar)
+    return run.result(outputs)
+
+
+def as_inputs(design: Design, x: Any) -> tuple[NDArray[Any], ...]:
+    """Return a model's inputs as arrays of the right dtype, checked.
+
+    Takes an array or tensor, or a tuple of them for a model of several inputs.
+    Raises InputError for a wrong count, shape or dtype, no samples, or NaN.
+    """
+    ports = design.program.inputs
+    given = x if isinstance(x, tuple | list) and len(ports) > 1 else (x,)
+    if len(given) != len(ports):
+        raise InputError(f"{len(given)} inputs given, the model takes {len(ports)}")
+    arrays = []
+    for value, port in zip(given, ports, strict=True):
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        if array.ndim == 0 or array.shape[1:] != port.shape or array.shape[0] == 0:
+            expected = ", ".join(["sample", *map(str, port.shape)])
+            raise InputError(
+                f"shape {array.shape} does not fit ({expected})", where=f"input {port.name}"
+            )
+        if not np.can_cast(array.dtype, port.dtype, "same_kind"):
+            raise InputError(
+                f"dtype {array.dtype} does not fit {port.dtype}", where=f"input {port.name}"
+            )
+        array = np.ascontiguousarray(array, dtype=port.dtype)
+        if array.dtype.kind == "f" and not np.all(np.isfinite(array)):
+            raise InputError("holds NaN or infinity", where=f"input {port.name}")
+        if len({a.shape[0] for a in (*arrays, array)}) > 1:
+            raise InputError("inputs differ in their number of samples")
+        arrays.append(array)
+    return tuple(arrays)
+
+
+@dataclass
+class _Run:
+    """State of one pass: which chips are still alive, and what they did."""
+
+    design: Design
+    chips: tuple[int, ...]
+    seed: int
+    engine: Engine
+    trials: int
+    samples: int
+    keep: frozenset[str]
+    observer: Observer | None
+    uses: dict[str, int] = field(default_factory=dict)
+    conductance: dict[str, Array] = field(default_factory=dict)
+    kept: dict[str, list[Array]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        count = len(self.chips)
+        self.status = np.full(count, Status.OK, np.int8)
+        self.message = [""] * count
+        self.runtime = np.zeros(count)
+
+    def crossbar(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        """What one layer's tiles make of its inputs; x has (chip, trial, sample) folded first."""
+        import torch
+
+        from spicenn.compiler.convolution import fold, unfold
+
+        layer = self.design.layer(name)
+        use = self.uses.get(name, 0)
+        self.uses[name] = use + 1
+        rows = unfold(x, layer)
+        values = np.asarray(rows, dtype=np.float64)
+        grouped = values.reshape(
+            len(self.chips), self.trials, self.samples, -1, layer.groups, layer.inputs
+        ).copy()
+        grouped[self.status != Status.OK] = 0.0  # a dead chip's values are NaN and go nowhere
+        z = self._layer(layer, _distinct(grouped), use)
+        z = np.broadcast_to(z, (*grouped.shape[:4], z.shape[-1]))
+        tensor = torch.as_tensor(z.reshape(*values.shape[:-2], -1)).to(x.dtype)
+        return fold(tensor, layer)
+
+    def _layer(self, layer: Layer, x: Array, use: int) -> Array:
+        """(chip, trial, sample, position, group, input) to (…, group · output)."""
+        technology, mapping = self.design.technology, self.design.mapping
+        span = technology.v_read * (technology.g_max - technology.g_min)
+        z = np.zeros((*_full(x, self.chips, self.trials), layer.groups, layer.outputs))
+        drives = [
+            encode(x[..., group, :], layer, mapping, technology) for group in range(layer.groups)
+        ]
+        for tile in self.design.tiles:
+            if tile.layer is not layer:
+                continue
+            slot = tile.slot
+            drive = drives[slot.group]
+            current = self._tile(tile, drive, use)
+            difference = (current[..., 0::2] - current[..., 1::2]) / span
+            z[..., slot.group, slot.outputs] += combine(difference, drive.weight, layer, mapping)
+            if drive.offset:
+                weight = weight_of_conductance(tile.g_target, mapping, technology)
+                inputs = max(0, min(layer.inputs, slot.rows.stop) - slot.rows.start)
+                z[..., slot.group, slot.outputs] -= drive.offset * weight[:inputs].sum(axis=0)
+        z *= layer.input_scale * layer.weight_scale
+        if layer.bias is not None and mapping.bias == "digital":
+            z += layer.bias
+        return z.reshape(*z.shape[:-2], -1)
+
+    def _tile(self, tile: PlacedTile, drive: Drive, use: int) -> Array:
+        """Currents (chip, trial, sample, position, pulse, bitline) of one tile."""
+        g = self._conductance(tile)
+        v = np.moveaxis(drive.fraction[..., tile.slot.rows], 0, -2) * self.design.technology.v_read
+        chips, trials, *inner, wordlines = v.shape
+        alive = np.flatnonzero(self.status == Status.OK)
+        current = np.full(
+            (len(self.chips), trials, *inner, tile.crossbar.bitlines), np.nan
+        )
+        if alive.size:
+            flat = v.reshape(chips, -1, wordlines)
+            solution = self.engine.solve(
+                tile.crossbar, g[alive], flat if chips == 1 else flat[alive]
+            )
+            current[alive] = solution.current.reshape(alive.size, *current.shape[1:])
+            self.status[alive] = solution.status
+            self.runtime[alive] += solution.runtime
+            for chip, message in zip(alive, solution.message, strict=True):
+                if message:
+                    self.message[chip] = f"tile {tile.name}: {message}"
+            current[alive[solution.status != Status.OK]] = np.nan
+        if self.observer is not None:
+            self.observer(tile, g, v, current)
+        current = self._add_noise(tile, g, v, current, use)
+        if "bitline_current" in self.keep:
+            whole = (len(self.chips), self.trials, *current.shape[2:])
+            self.kept.setdefault(tile.name, []).append(np.broadcast_to(current, whole))
+        return current
+
+    def _conductance(self, tile: PlacedTile) -> Array:
+        if tile.name not in self.conductance:
+            self.conductance[tile.name] = np.stack(
+                [sample_tile(self.design, tile, chip, self.seed) for chip in self.chips]
+            )
+        return self.conductance[tile.name]
+
+    def _add_noise(self, tile: PlacedTile, g: Array, v: Array, current: Array, use: int) -> Array:
+        technology = self.design.technology
+        whole = (len(self.chips), self.trials, *current.shape[2:])
+        flat_g = g[:, np.newaxis, np.newaxis, np.newaxis]  # over trial, sample, position
+        for purpose, sigma in (
+            (Purpose.READ_NOISE, technology.read_noise and read_noise(technology, flat_g, v)),
+            (
+                Purpose.THERMAL_NOISE,
+                technology.bandwidth and thermal_noise(technology, flat_g)[..., np.newaxis, :],
+            ),
+        ):
+            if np.ndim(sigma) == 0:  # switched off
+                continue
+            draw = np.empty(whole)
+            for c, chip in enumerate(self.chips):
+                for trial in range(self.trials):
+                    rng = tile_generator(self.seed, purpose, tile, chip, trial, use)
+                    draw[c, trial] = rng.standard_normal(whole[2:])
+            current = current + sigma * draw
+        return current
+
+    def result(self, outputs: tuple[torch.Tensor, ...]) -> Result:
+        shape = (len(self.chips), self.trials, self.samples)
+        arrays = {}
+        for port, tensor in zip(self.design.program.outputs, outputs, strict=True):
+            array = np.array(tensor.numpy().reshape(*shape, *port.shape))
+            if array.dtype.kind == "f":
+                array[self.status != Status.OK] = np.nan
+            arrays[port.name] = array
+        tiles = {}
+        if self.keep:
+            for tile in self.design.tiles:
+                currents = self.kept.get(tile.name)
+                tiles[tile.name] = TileRecord(
+                    # A layer used several times adds its positions in the order of use.
+                    np.concatenate(currents, axis=3) if currents else None,
+                    tile.g_target if "g_target" in self.keep else None,
+                    self._conductance(tile) if "g" in self.keep else None,
+                )
+        return Result(arrays, self.status, tuple(self.message), self.runtime, tiles)
+
+
+def _distinct(x: Array) -> Array:
+    """Drop the chip and the trial axis to length 1 where all of them are alike.
+
+    The first layer sees the same inputs on every chip: one stimulus serves all.
+    """
+    if np.array_equal(np.broadcast_to(x[:1, :1], x.shape), x):
+        return x[:1, :1]
+    if np.array_equal(np.broadcast_to(x[:, :1], x.shape), x, equal_nan=True):
+        return x[:, :1]
+    return x
+
+
+def _full(x: Array, chips: tuple[int, ...], trials: int) -> tuple[int, ...]:
+    """Shape of a layer's output without its last two axes, noise included."""
+    return (len(chips), trials, *x.shape[2:4])
