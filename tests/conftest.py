@@ -18,6 +18,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --regenerate run the golden tests only: those that ask for the fixture."""
+    if config.getoption("--regenerate"):
+        golden = [item for item in items if "regenerate" in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=[item for item in items if item not in golden])
+        items[:] = golden
+
+
 @pytest.fixture
 def regenerate(request: pytest.FixtureRequest) -> bool:
     """True where golden files are to be written anew."""
