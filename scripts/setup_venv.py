@@ -20,7 +20,7 @@ FOLDER = ROOT / ".venv"
 STAMP = FOLDER / "spicenn-setup.txt"
 SOURCES = ("pyproject.toml", "constraints.txt")
 # Approximate sizes of the wheels, in MB, with the pins of constraints.txt.
-REST_MB, TORCH_MB, CUDA_MB = 230, 190, 3000
+REST_MB, TORCH_MB, CUDA_MB = 180, 190, 3000
 
 
 class CannotProceed(Exception):
