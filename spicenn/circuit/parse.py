@@ -1,0 +1,96 @@
+"""Reads back what ``render_crossbar`` wrote: the circuit is the text, not a promise."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spicenn.circuit.crossbar import Crossbar
+from spicenn.errors import NetlistError
+from spicenn.technology import OHMIC, Cell
+
+Array = NDArray[np.float64]
+
+_TITLE = re.compile(r"\* spicenn crossbar (\S+): (\d+) wordlines x (\d+) bitlines")
+_CELL = re.compile(r"\* cell (\S+), (\d+) lines")
+
+
+def parse_crossbar(text: str) -> tuple[Crossbar, Array, Array]:
+    """Return the crossbar, its conductances and its inputs.
+
+    Returns
+    -------
+    crossbar, g (wordline, bitline) [S], v (sample, wordline) [V]. Values are those
+    of the elements, not of comments. A resistor holds 1 / g, whose inverse may differ
+    from g in its last bit; the resistance is exact.
+
+    Raises NetlistError where the text is not a rendered crossbar.
+    """
+    lines = text.splitlines()
+    title = _TITLE.fullmatch(lines[0]) if lines else None
+    if title is None:
+        raise NetlistError("not the netlist of a crossbar", where="line 1")
+    name, rows, columns = title[1], int(title[2]), int(title[3])
+    if rows * columns > len(lines):
+        raise NetlistError(f"{rows} x {columns} cells in {len(lines)} lines", where="line 1")
+    cell, lines = _take_cell(lines)
+    g = np.full((rows, columns), np.nan)
+    inputs: dict[int, list[float]] = {}
+    segment = {"rw": 0.0, "rb": 0.0}
+    celsius = 26.85
+    for number, line in _logical(lines):
+        words = line.split(";")[0].split()
+        kind, _, index = words[0].partition("_")
+        try:
+            if kind in ("rc", "xc"):
+                i, j = map(int, index.split("_"))
+                g[i, j] = 1.0 / float(words[3]) if kind == "rc" else float(words[4][2:])
+            elif kind in segment:
+                segment[kind] = float(words[3])
+            elif kind == "vi":
+                inputs[int(index)] = [float(words[3])]
+            elif kind == "bi":
+                table = line[line.index("pwl(v(idx),") + 11 : line.rindex(")")]
+                inputs[int(index)] = [float(x) for x in table.split(",")[1::2]]
+            elif kind == ".temp":
+                celsius = float(words[1])
+        except (ValueError, IndexError, ZeroDivisionError) as error:
+            raise NetlistError(f"cannot read {line[:60]!r}", where=f"line {number}") from error
+    v = np.array([inputs.get(i, []) for i in range(rows)]).T if _equal(inputs, rows) else None
+    if v is None or np.isnan(g).any():
+        raise NetlistError("cells or inputs are missing", where=name)
+    crossbar = Crossbar(
+        name=name,
+        wordlines=rows,
+        bitlines=columns,
+        r_wordline=segment["rw"],
+        r_bitline=segment["rb"],
+        cell=cell,
+        temperature=celsius + 273.15,
+    )
+    return crossbar, g, v
+
+
+def _take_cell(lines: list[str]) -> tuple[Cell, list[str]]:
+    for k, line in enumerate(lines):
+        if match := _CELL.fullmatch(line):
+            end = k + 1 + int(match[2])
+            return Cell(match[1], "\n".join(lines[k + 1 : end]) + "\n"), lines[:k] + lines[end:]
+    return OHMIC, lines
+
+
+def _logical(lines: list[str]) -> list[tuple[int, str]]:
+    """Lines without comments, continuations joined."""
+    joined: list[tuple[int, list[str]]] = []
+    for number, line in enumerate(lines, 1):
+        if line.startswith("+") and joined:
+            joined[-1][1].append(line[2:])
+        elif line and not line.startswith("*"):
+            joined.append((number, [line]))
+    return [(number, "".join(parts)) for number, parts in joined]
+
+
+def _equal(inputs: dict[int, list[float]], rows: int) -> bool:
+    return len(inputs) == rows and len({len(column) for column in inputs.values()}) == 1
