@@ -22,6 +22,7 @@ from pathlib import Path
 BACKPORTS_LIST = "/etc/apt/sources.list.d/spicenn-backports.list"
 DEBIAN_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 TARGET_FORMAT = "$(SITE)|$(CODENAME)|$(COMPONENT)|$(ORIGIN)|$(IDENTIFIER)"
+TOOLS = ("apt-get", "brew", "ngspice", "sudo")
 NGSPICE_PACKAGES = ("ngspice", "libngspice0")
 
 
@@ -60,7 +61,7 @@ class Machine:
     system: str  # platform.system()
     release: Mapping[str, str]  # /etc/os-release
     targets: tuple[Target, ...]  # empty where apt has not yet read any list
-    tools: frozenset[str]  # of apt-get, brew, sudo: those on the path
+    tools: frozenset[str]  # of TOOLS, those on the path
     root: bool
     keyring: bool  # Debian's archive keyring is where it belongs
 
@@ -129,9 +130,10 @@ def worth_installing(machine: Machine, library: Library) -> bool:
 
     A library without KLU works, slowly; only Debian 12 is known to have a better one at hand.
     """
-    if library.name and not library.klu:
-        return machine.release.get("VERSION_CODENAME") == "bookworm"
-    return not library.klu
+    if library.klu or not library.name:
+        # The program itself runs the written netlists by hand.
+        return not library.name or "ngspice" not in machine.tools
+    return machine.release.get("VERSION_CODENAME") == "bookworm"
 
 
 def _plan_apt(machine: Machine, *, ngspice: bool, venv: str | None) -> Plan:
@@ -197,8 +199,7 @@ def find_library() -> Library:
 
 def find_machine() -> Machine:
     """This machine."""
-    names = ("apt-get", "brew", "sudo")
-    tools = frozenset(name for name in names if shutil.which(name))
+    tools = frozenset(name for name in TOOLS if shutil.which(name))
     release = Path("/etc/os-release")
     targets = ""
     if "apt-get" in tools:
@@ -248,7 +249,8 @@ def install(*, dry_run: bool) -> None:
     library, venv, machine = find_library(), missing_venv(), find_machine()
     ngspice = worth_installing(machine, library)
     if ngspice or venv:
-        wanted = [*(["ngspice with KLU"] if ngspice else []), *([venv] if venv else [])]
+        name = "ngspice" if library.klu else "ngspice with KLU"
+        wanted = [*([name] if ngspice else []), *([venv] if venv else [])]
         say(f"found {library}; missing: {', '.join(wanted)}")
         try:
             _carry_out(machine, ngspice=ngspice, venv=venv, dry_run=dry_run)
@@ -283,6 +285,8 @@ def _judge(library: Library) -> None:
             "libngspice still does not load: install a shared libngspice >= 42, or name its path"
             " in NGSPICE_LIBRARY_PATH"
         )
+    if not shutil.which("ngspice"):
+        say("warning: no ngspice program on the path: written netlists cannot be run by hand")
     if library.klu:
         say(f"{library}: good")
     else:

@@ -142,7 +142,10 @@ def test_only_a_known_better_library_is_worth_a_second_installation() -> None:
     assert worth_installing(UBUNTU, none)
     assert worth_installing(DEBIAN, old)
     assert not worth_installing(UBUNTU, old)
-    assert not worth_installing(DEBIAN, good)
+    assert worth_installing(DEBIAN, good), "the library alone runs no written netlist"
+    complete = replace(DEBIAN, tools=DEBIAN.tools | {"ngspice"})
+    assert not worth_installing(complete, good)
+    assert worth_installing(complete, old)
 
 
 def test_the_banner_tells_version_and_solver() -> None:
