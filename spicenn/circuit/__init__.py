@@ -6,7 +6,7 @@ from spicenn.circuit.library import cell_names, load_cell
 from spicenn.circuit.names import safe_name, unique_names
 from spicenn.circuit.parse import parse_crossbar
 from spicenn.circuit.raw import read_raw
-from spicenn.circuit.render import comment_text, render_crossbar, render_live
+from spicenn.circuit.render import comment_text, render_crossbar, render_live, render_subcircuit
 from spicenn.circuit.tolerances import Tolerances
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "read_raw",
     "render_crossbar",
     "render_live",
+    "render_subcircuit",
     "safe_name",
     "unique_names",
 ]

@@ -97,6 +97,26 @@ def render_live(crossbar: Crossbar, tolerances: Tolerances) -> str:
     return "\n".join(body) + "\n"
 
 
+def render_subcircuit(crossbar: Crossbar, g: Array) -> str:
+    """Return the array alone as ``.subckt NAME in_0 … s_0 …``, for a circuit around it.
+
+    Parameters
+    ----------
+    g : (wordline, bitline) [S].
+
+    The ports are the wordlines' inputs, then the bitlines' ends; a cell's own
+    subcircuit is not repeated here.
+    """
+    ports = [f"in_{i}" for i in range(crossbar.wordlines)]
+    ports += [f"s_{j}" for j in range(crossbar.bitlines)]
+    body = [
+        *_words(f".subckt {crossbar.name}", ports),
+        *_array(crossbar, _values(crossbar, np.asarray(g, dtype=np.float64)), None),
+        f".ends {crossbar.name}",
+    ]
+    return "\n".join(body) + "\n"
+
+
 def comment_text(text: str) -> str:
     """Return any text as printable ASCII on one line that ngspice reads as a comment."""
     clean = "".join(c if " " <= c <= "~" else "_" for c in text[:400])

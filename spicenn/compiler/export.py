@@ -1,0 +1,217 @@
+"""Netlists of one chip as files: what plain ``ngspice -b`` runs, and how to read its answers."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spicenn.circuit import render_crossbar
+from spicenn.compiler.converter import encode
+from spicenn.compiler.execute import as_inputs, run_chips
+from spicenn.compiler.layer import Array
+from spicenn.compiler.placement import PlacedTile, sample_tile
+from spicenn.compiler.program import execute
+from spicenn.errors import InputError
+from spicenn.technology.toml import to_dict
+
+if TYPE_CHECKING:
+    import torch
+
+    from spicenn.compiler.chip import Chip
+    from spicenn.compiler.design import Design
+    from spicenn.engines.engine import Engine
+
+SCHEMA = 1
+
+# One use of one tile: its voltages (sample, position, pulse, wordline) [V].
+Stimuli = list[tuple[PlacedTile, int, Array]]
+
+
+def write_netlists(chip: Chip, directory: Path, x: Any, engine: str | Engine | None) -> Path:
+    """Write one netlist per tile (and per use of its layer) and ``manifest.json``, last.
+
+    Raises InputError where the directory is a file or cannot be written.
+    """
+    design = chip.design
+    inputs = design.example if x is None else as_inputs(design, x)
+    stimuli = _ideal(design, inputs) if engine is None else _measured(chip, inputs, engine)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        entries = []
+        for tile, use, v in stimuli:
+            file = f"{tile.name}.cir" if use == 0 else f"{tile.name}_use{use + 1}.cir"
+            g = sample_tile(design, tile, chip.index, chip.seed)
+            text = render_crossbar(
+                tile.crossbar,
+                g,
+                v.reshape(-1, v.shape[-1]),
+                header=[_headline(chip, tile), *_legend(design, tile)],
+                comments=cell_comments(design, tile),
+            )
+            _replace(directory / file, text)
+            entries.append(_entry(design, tile, use, file, v))
+        manifest = {
+            "schema": SCHEMA,
+            "design": {"name": design.name, "hash": design.hash},
+            "chip": chip.index,
+            "seed": chip.seed,
+            "technology": to_dict(design.technology),
+            "run": "ngspice -b -r TILE.raw TILE.cir",
+            "read": "i(vs_j) is the current out of bitline j [A]; points run over sample, "
+            "position and pulse, the last fastest; the difference of bitlines 2k and 2k + 1 "
+            "over v_read (g_max - g_min), converted, weighed by slice and pulse, times "
+            "input_scale and weight_scale, is the tile's share of its outputs",
+            "tiles": entries,
+        }
+        path = directory / "manifest.json"
+        _replace(path, json.dumps(manifest, indent=1) + "\n")
+    except OSError as error:
+        raise InputError(f"cannot be written: {error}", where=str(directory)) from error
+    return path
+
+
+def to_pyspice(chip: Chip) -> Any:
+    """Return a PySpice circuit with one subcircuit and one instance per tile.
+
+    A tile's ports are its wordline inputs, then its bitline outputs, on nodes
+    ``TILE_in_i`` and ``TILE_out_j``; drive and sense them as you like.
+    """
+    from spicenn.engines.pyspice import crossbars_to_circuit
+
+    design = chip.design
+    return crossbars_to_circuit(
+        f"{design.name} chip {chip.index} seed {chip.seed}",
+        [
+            (tile.crossbar, sample_tile(design, tile, chip.index, chip.seed))
+            for tile in design.tiles
+        ],
+    )
+
+
+def cell_comments(design: Design, tile: PlacedTile) -> list[list[str]]:
+    """Say of every cell, [wordline][bitline], which part of which weight it holds."""
+    slot = tile.slot
+    return [
+        [_cell_comment(design, tile, row, bitline) for bitline in range(tile.crossbar.bitlines)]
+        for row in range(slot.rows.start, slot.rows.stop)
+    ]
+
+
+def _cell_comment(design: Design, tile: PlacedTile, row: int, bitline: int) -> str:
+    layer, slot, slices = tile.layer, tile.slot, design.mapping.slices
+    output = slot.outputs.start + bitline // (2 * slices)
+    part = ("-" if bitline % 2 else "+") + (f" slice {bitline // 2 % slices}" if slices > 1 else "")
+    if row < layer.inputs:
+        return f"{part} weight[{output},{row}] = {layer.weight[slot.group, output, row]:.6g}"
+    assert layer.bias is not None  # only a bias has rows below the inputs
+    return f"{part} bias[{output}] = {layer.bias[slot.group, output]:.6g}"
+
+
+def _ideal(design: Design, inputs: tuple[NDArray[Any], ...]) -> Stimuli:
+    """What drives each tile if every layer computed its exact result."""
+    import torch
+
+    from spicenn.compiler.convolution import digital_crossbar, unfold
+
+    stimuli: Stimuli = []
+    uses: dict[str, int] = {}
+    exact = digital_crossbar(design.layers)
+
+    def crossbar(name: str, x: torch.Tensor) -> torch.Tensor:
+        layer = design.layer(name)
+        rows = np.asarray(unfold(x, layer), dtype=np.float64)
+        rows = rows.reshape(x.shape[0], -1, layer.groups, layer.inputs)
+        use = uses.get(name, 0)
+        uses[name] = use + 1
+        for tile in design.tiles:
+            if tile.layer is layer:
+                drive = encode(
+                    rows[:, :, tile.slot.group], layer, design.mapping, design.technology
+                )
+                stimuli.append((tile, use, _voltages(design, tile, drive.fraction)))
+        return exact(name, x)
+
+    with torch.no_grad():
+        execute(
+            design.program,
+            {name: torch.as_tensor(array) for name, array in design.constants.items()},
+            [torch.as_tensor(array) for array in inputs],
+            crossbar,
+        )
+    return stimuli
+
+
+def _measured(chip: Chip, inputs: tuple[NDArray[Any], ...], engine: str | Engine) -> Stimuli:
+    """What drives each tile on this chip, its earlier layers run on an engine."""
+    from spicenn.engines import opened
+
+    stimuli: Stimuli = []
+    uses: dict[str, int] = {}
+
+    def observe(tile: PlacedTile, g: Array, v: Array, current: Array) -> None:
+        use = uses.get(tile.name, 0)
+        uses[tile.name] = use + 1
+        stimuli.append((tile, use, v[0, 0]))
+
+    with opened(engine) as running:
+        run_chips(chip.design, [chip.index], chip.seed, inputs, running, observer=observe)
+    return stimuli
+
+
+def _voltages(design: Design, tile: PlacedTile, fraction: Array) -> Array:
+    return np.moveaxis(fraction[..., tile.slot.rows], 0, -2) * design.technology.v_read
+
+
+def _headline(chip: Chip, tile: PlacedTile) -> str:
+    return f"chip {chip.index}, seed {chip.seed}, tile {tile.name} of layer {tile.layer.name!r}"
+
+
+def _legend(design: Design, tile: PlacedTile) -> list[str]:
+    slot, slices = tile.slot, design.mapping.slices
+    return [
+        f"wordlines: rows {slot.rows.start} to {slot.rows.stop - 1} of group {slot.group}"
+        f" (inputs 0 to {tile.layer.inputs - 1}, then bias rows)",
+        f"bitlines: outputs {slot.outputs.start} to {slot.outputs.stop - 1},"
+        f" {slices} slice(s) of a plus and a minus line each",
+    ]
+
+
+def _entry(
+    design: Design, tile: PlacedTile, use: int, file: str, v: Array
+) -> dict[str, Any]:
+    layer, slot = tile.layer, tile.slot
+    drive = encode(np.zeros((1, layer.inputs)), layer, design.mapping, design.technology)
+    return {
+        "name": tile.name,
+        "file": file,
+        "layer": layer.name,
+        "source": layer.source,
+        "use": use,
+        "row": slot.row,
+        "column": slot.column,
+        "group": slot.group,
+        "rows": [slot.rows.start, slot.rows.stop],
+        "outputs": [slot.outputs.start, slot.outputs.stop],
+        "wordlines": tile.crossbar.wordlines,
+        "bitlines": tile.crossbar.bitlines,
+        "slices": design.mapping.slices,
+        "points": {"sample": v.shape[0], "position": v.shape[1], "pulse": v.shape[2]},
+        "pulse_weight": drive.weight.tolist(),
+        "offset": drive.offset,
+        "input_scale": layer.input_scale,
+        "weight_scale": layer.weight_scale,
+        "current_scale": layer.current_scale,
+        "adc_bits": design.mapping.adc_bits,
+    }
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    aside = path.with_name(path.name + ".part")
+    aside.write_text(text, "utf-8")
+    os.replace(aside, path)
