@@ -9,12 +9,15 @@ from typing import Self
 
 import numpy as np
 import scipy
+from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.linalg import splu
 
 from spicenn.circuit import Crossbar
 from spicenn.engines.engine import Array, Solution, check_shapes
 from spicenn.errors import EngineError, Status
+
+Index = NDArray[np.intp]
 
 
 def effective_matrix(g: Array, r_wordline: float, r_bitline: float) -> Array:
@@ -32,6 +35,41 @@ def effective_matrix(g: Array, r_wordline: float, r_bitline: float) -> Array:
     """
     if r_wordline == 0.0 and r_bitline == 0.0:
         return g.copy()
+    voltage, word, bit = _solve(g, r_wordline, r_bitline)
+    if r_bitline > 0:
+        return np.asarray(voltage[bit[-1]].T / r_bitline)
+    return np.asarray(np.einsum("rcs,rc->sc", voltage[word], g))
+
+
+def node_voltages(g: Array, v: Array, r_wordline: float, r_bitline: float) -> tuple[Array, Array]:
+    """Voltage at both ends of every cell.
+
+    Parameters
+    ----------
+    g : (wordline, bitline) [S]; v : (wordline,) [V]; r_wordline, r_bitline : one wire
+        segment [Ω].
+
+    Returns
+    -------
+    Two arrays (wordline, bitline) [V]: on the wordlines and on the bitlines.
+    """
+    on_word = np.broadcast_to(v[:, np.newaxis], g.shape).copy()
+    on_bit = np.zeros(g.shape)
+    if r_wordline > 0 or r_bitline > 0:
+        voltage, word, bit = _solve(g, r_wordline, r_bitline)
+        nodes = voltage @ v
+        if r_wordline > 0:
+            on_word = nodes[word]
+        if r_bitline > 0:
+            on_bit = nodes[bit]
+    return on_word, on_bit
+
+
+def _solve(g: Array, r_wordline: float, r_bitline: float) -> tuple[Array, Index, Index]:
+    """Voltages (node, source) per volt of each source, and the nodes of every cell.
+
+    A node of -1 is the source or the ground itself. One of the resistances is positive.
+    """
     rows, columns = g.shape
     cell = np.arange(g.size).reshape(g.shape)
     # Unknowns: the wordline node and the bitline node of every cell. An ideal wire
@@ -39,11 +77,11 @@ def effective_matrix(g: Array, r_wordline: float, r_bitline: float) -> Array:
     word = cell if r_wordline > 0 else np.full_like(cell, -1)
     bit = cell + (g.size if r_wordline > 0 else 0) if r_bitline > 0 else np.full_like(cell, -1)
     size = g.size * ((r_wordline > 0) + (r_bitline > 0))
-    i: list[Array] = []
-    j: list[Array] = []
+    i: list[Index] = []
+    j: list[Index] = []
     value: list[Array] = []
 
-    def branch(a: Array, b: Array, conductance: Array) -> None:
+    def branch(a: Index, b: Index, conductance: Array) -> None:
         a, b, c = a.ravel(), b.ravel(), conductance.ravel()
         for p, q, sign in ((a, a, 1), (b, b, 1), (a, b, -1), (b, a, -1)):
             keep = (p >= 0) & (q >= 0)
@@ -66,10 +104,7 @@ def effective_matrix(g: Array, r_wordline: float, r_bitline: float) -> Array:
         (np.concatenate(value), (np.concatenate(i), np.concatenate(j))), shape=(size, size)
     ).tocsc()
     factor = splu(matrix, permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})
-    voltage = factor.solve(source)
-    if r_bitline > 0:
-        return np.asarray(voltage[bit[-1]].T / r_bitline)
-    return np.einsum("rcs,rc->sc", voltage[word], g)
+    return np.asarray(factor.solve(source)), word, bit
 
 
 class NodalEngine:
