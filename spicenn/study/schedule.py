@@ -1,0 +1,180 @@
+"""Tasks of about a second, a few in flight, each recorded as it comes back."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spicenn.compiler.result import Result
+from spicenn.errors import EngineError, Status
+from spicenn.study.cluster import Connection
+from spicenn.study.sweep import Value
+from spicenn.study.task import Outcome, run_task
+
+# A task and a chunk of the record hold what runs in about so long [s] …
+TASK_SECONDS = 1.0
+# … and at most so many chips.
+MOST_CHIPS = 256
+# What the first chips may take before the record exists [s].
+_MEASURE_SECONDS = 4.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """Consecutive chips at one point of the sweep.
+
+    start : position of the first one along the record's chip axis.
+    alone : a second try of one chip after its process died; there is no third.
+    """
+
+    point: tuple[int, ...]
+    changes: Mapping[str, Value]
+    start: int
+    chips: tuple[int, ...]
+    alone: bool = False
+
+    def singly(self) -> Iterator[Job]:
+        """Yield one job per chip."""
+        for i, chip in enumerate(self.chips):
+            yield replace(self, start=self.start + i, chips=(chip,), alone=True)
+
+
+Record = Callable[[Job, Outcome], None]
+
+
+def cut(
+    point: tuple[int, ...],
+    changes: Mapping[str, Value],
+    chips: Sequence[int],
+    wanted: NDArray[np.bool_],
+    chunk: int,
+) -> Iterator[Job]:
+    """Cut the wanted chips of one point into jobs that each lie in one chunk of the record."""
+    for begin in range(0, len(chips), chunk):
+        positions = begin + np.flatnonzero(wanted[begin : begin + chunk])
+        if positions.size == 0:
+            continue
+        for run in np.split(positions, np.flatnonzero(np.diff(positions) > 1) + 1):
+            start, stop = int(run[0]), int(run[-1]) + 1
+            yield Job(point, changes, start, tuple(chips[start:stop]))
+
+
+def measure(
+    connection: Connection, plugin: str, jobs: Iterable[Job]
+) -> tuple[list[tuple[Job, Outcome]], int]:
+    """Run the first chips one after the other, to see how many take about a second.
+
+    Parameters
+    ----------
+    jobs : the first jobs of the study, of one chip each.
+
+    Returns
+    -------
+    What they gave, and the number of chips that make one task. Raises EngineError
+    where every one of them took its worker along.
+    """
+    done: list[tuple[Job, Outcome]] = []
+    seconds: list[float] = []
+    spent = 0.0
+    for job in jobs:
+        *_, pair = run_jobs(connection, plugin, [job])
+        done.append(pair)
+        spent += pair[1].seconds
+        if pair[1].result.status[0] == Status.OK:
+            seconds.append(pair[1].seconds)
+        # The first good run pays for loading, unless it is so slow that nothing else counts.
+        if pair[1].result.output and (len(seconds) == 2 or spent > _MEASURE_SECONDS):
+            break
+    if not any(outcome.result.output for _, outcome in done):
+        raise EngineError(
+            f"none of the first {len(done)} chips left its worker process alive",
+            remedy="see whether memory runs out, or try workers=1 and fewer samples",
+        )
+    chunk = int(min(max(TASK_SECONDS / seconds[-1], 1), MOST_CHIPS)) if seconds else 1
+    return done, chunk
+
+
+def run_jobs(
+    connection: Connection, plugin: str, jobs: Iterable[Job]
+) -> Iterator[tuple[Job, Outcome]]:
+    """Run jobs on the workers; yield each with what it gave, as they finish.
+
+    A job whose worker dies again and again is run chip by chip; a chip that still
+    takes its worker along is a crash. Chips that crash their simulator run once more,
+    alone. Raises what a task raised, and EngineError where no worker lives.
+    """
+    waiting = deque[Job]()
+    source = iter(jobs)
+    finished: SimpleQueue[Any] = SimpleQueue()
+    flying: dict[Any, Job] = {}
+
+    def launch() -> None:
+        # Twice as many as can run: each worker finds its next task waiting, and no
+        # more results than that are ever in memory.
+        while len(flying) < max(2, 2 * connection.threads()):
+            job = waiting.popleft() if waiting else next(source, None)
+            if job is None:
+                return
+            future = connection.client.submit(
+                run_task, plugin, dict(job.changes), job.chips, pure=False
+            )
+            flying[future.key] = job
+            future.add_done_callback(finished.put)
+
+    launch()
+    while flying:
+        try:
+            future = finished.get(timeout=0.5)
+        except Empty:
+            connection.check()
+            launch()
+            continue
+        job = flying.pop(future.key)
+        outcome = _outcome(future, job)
+        future.release()
+        connection.useful()
+        if outcome is None:
+            waiting.extend(job.singly())
+        else:
+            crashed = np.flatnonzero(outcome.result.status == Status.CRASH)
+            if crashed.size and not job.alone:
+                singles = list(job.singly())
+                waiting.extend(singles[i] for i in crashed)
+        launch()
+        if outcome is not None:
+            yield job, outcome
+
+
+def _outcome(future: Any, job: Job) -> Outcome | None:
+    """What a finished future holds; None where its workers died and its chips go on singly."""
+    from distributed import KilledWorker
+
+    if future.status == "finished":
+        outcome = future.result()
+        assert isinstance(outcome, Outcome)
+        return outcome
+    if future.status == "error":
+        error = future.exception()
+        if isinstance(error, KilledWorker):
+            return _crash(job) if job.alone else None
+        raise error
+    raise EngineError(f"the scheduler gave up a task ({future.status})", remedy="run it again")
+
+
+def _crash(job: Job) -> Outcome:
+    message = "its worker process was killed each time it ran this chip"
+    count = len(job.chips)
+    result = Result(
+        {},
+        np.full(count, Status.CRASH, np.int8),
+        (message,) * count,
+        np.full(count, np.nan),
+        {},
+    )
+    return Outcome(result, {}, {}, 0.0)
