@@ -79,7 +79,7 @@ def execute(
     sample axis first. Raises InputError for inputs of a wrong count, shape or dtype,
     DesignError for an operator that is not allowed.
     """
-    from spicenn.compiler.operators import call, check_inputs
+    from spicenn.compiler.operators import call, check_inputs, literal
 
     check_inputs(program, inputs)
     values: dict[str, Any] = dict(zip((p.name for p in program.inputs), inputs, strict=True))
@@ -89,9 +89,7 @@ def execute(
             return values[argument.name]
         if isinstance(argument, Constant):
             return constants[argument.name]
-        if isinstance(argument, tuple):
-            return [resolve(item) for item in argument]
-        return argument
+        return literal(argument, resolve)
 
     for node in program.nodes:
         args = [resolve(argument) for argument in node.args]
@@ -99,5 +97,5 @@ def execute(
         if node.op == CROSSBAR:
             values[node.name] = crossbar(args[0], args[1])
         else:
-            values[node.name] = call(node.op, args, kwargs)
+            values[node.name] = call(node.op, args, kwargs, node.name)
     return tuple(values[name] for name in program.results)
