@@ -82,7 +82,9 @@ def _text(value: Any) -> list[str]:
             lines[-1] += f" {line.strip()}"
         else:
             entry = " : " in line and line.split(" : ")[0].replace(", ", "").isidentifier()
-            lines.append(f"- `{line.split(' : ')[0]}`: {line.split(' : ', 1)[1]}" if entry else line)
+            lines.append(
+                f"- `{line.split(' : ')[0]}`: {line.split(' : ', 1)[1]}" if entry else line
+            )
     return lines
 
 

@@ -47,31 +47,34 @@ def pinned(constraints: str, package: str) -> str:
 
 
 def torch_advice(version: str | None, system: str) -> str:
-    """What installing torch will fetch. ``version`` is the one pip chose, None where unknown."""
+    """What installing torch will fetch.
+
+    ``version`` is the one pip chose, empty where it is there already, None where unknown.
+    """
+    if version == "":
+        return "torch: nothing, it is there already"
+    name = f"torch {version}" if version else "torch"
     if version and "+cpu" in version:
-        return f"torch {version}: a CPU build, about {TORCH_MB} MB"
+        return f"{name}: a CPU build, about {TORCH_MB} MB"
     if system != "Linux":
-        return f"torch {version or ''}: about {TORCH_MB} MB".replace(" :", ":")
+        return f"{name}: about {TORCH_MB} MB"
     return (
-        f"torch {version or ''} with its CUDA libraries: about {CUDA_MB // 1000} GB. spicenn does"
-        " not need them: to have the far smaller CPU build, stop here, point pip at the index of"
-        " CPU builds that PyTorch's installation page names (pip config set"
-        " global.extra-index-url ADDRESS, or PIP_EXTRA_INDEX_URL=ADDRESS make setup)"
+        f"{name} with its CUDA libraries, about {CUDA_MB // 1000} GB, unless pip finds a CPU build,"
+        f" about {TORCH_MB} MB. spicenn needs no CUDA: to have the CPU build, stop here and point"
+        " pip at the index of CPU builds that PyTorch's installation page names: pip config set"
+        " global.extra-index-url ADDRESS, or PIP_EXTRA_INDEX_URL=ADDRESS make setup"
     )
 
 
 def chosen_torch(python: Path, requirement: str) -> str | None:
-    """The version of torch that pip would install, asked without fetching it; None if unknown."""
-    asked = [str(python), "-m", "pip", "--version"]
-    version = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()
-    if len(version) < 2 or tuple(int(part) for part in version[1].split(".")[:2]) < (23, 2):
-        return None  # an older pip would fetch the whole wheel to answer
+    """The version of torch that pip would fetch, as ``torch_advice`` takes it."""
     options = ["install", "--dry-run", "--no-deps", "--quiet", "--report", "-", requirement]
     answer = subprocess.run(
         [str(python), "-m", "pip", *options], capture_output=True, text=True, check=False
     )
     try:
-        return str(json.loads(answer.stdout)["install"][0]["metadata"]["version"])
+        found = json.loads(answer.stdout)["install"]
+        return str(found[0]["metadata"]["version"]) if found else ""
     except (ValueError, LookupError):
         return None
 
@@ -93,6 +96,8 @@ def build(fingerprint_now: str) -> None:
             f"{FOLDER} belongs to another Python than {sys.executable}: remove it and run this"
             " again"
         )
+    # A recent one answers below from an index's metadata; Debian 12's would fetch the whole wheel.
+    _pip(python, "--quiet", "pip")
     torch = pinned((ROOT / "constraints.txt").read_text(), "torch")
     say(f"to download, unless cached: about {REST_MB} MB of packages, and")
     say(torch_advice(chosen_torch(python, torch), platform.system()))

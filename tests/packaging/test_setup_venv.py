@@ -43,6 +43,7 @@ def test_the_checkouts_own_pins_hold_every_direct_dependency() -> None:
         ("2.13.0+cpu", "Linux", "CPU build"),
         ("2.13.0", "Linux", "extra-index-url"),
         (None, "Linux", "extra-index-url"),
+        ("", "Linux", "already"),
         ("2.13.0", "Darwin", "torch 2.13.0: about"),
         (None, "Darwin", "torch: about"),
     ],
