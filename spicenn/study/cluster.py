@@ -49,7 +49,9 @@ class LocalWorkers:
         self._ever_useful = False
         self._closing = threading.Event()
         self._processes: dict[int, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
-        self._thread = threading.Thread(target=self._keep_alive, name="spicenn-workers", daemon=True)
+        self._thread = threading.Thread(
+            target=self._keep_alive, name="spicenn-workers", daemon=True
+        )
         self._thread.start()
 
     def useful(self) -> None:
@@ -200,7 +202,9 @@ def _client(address: str) -> Iterator[Any]:
     from distributed import Client
 
     try:
-        client = Client(address, set_as_default=False, timeout=10)
+        client = Client(  # type: ignore[no-untyped-call]
+            address, set_as_default=False, timeout=10
+        )
     except (OSError, ValueError) as error:
         raise EngineError(
             f"no scheduler answers: {error}", where=address, remedy="check the address"
@@ -208,7 +212,7 @@ def _client(address: str) -> Iterator[Any]:
     try:
         yield client
     finally:
-        client.close()
+        client.close()  # type: ignore[no-untyped-call]
 
 
 @contextmanager
@@ -232,7 +236,7 @@ def _local_scheduler() -> Iterator[str]:
             "dashboard_address": "127.0.0.1:0",
         }
         with dask.config.set(settings):
-            cluster = SpecCluster(
+            cluster = SpecCluster(  # type: ignore[no-untyped-call]
                 scheduler={"cls": Scheduler, "options": options},
                 silence_logs=logging.CRITICAL,
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,8 +66,13 @@ def plan(
 ) -> Study:
     """Check what the user asked for. Raises InputError and TechnologyError."""
     from spicenn.compiler.execute import KEEP, as_inputs
+    from spicenn.engines import ENGINES
 
     generator(seed, Purpose.PROGRAMMING_ERROR)  # checks the seed
+    if engine not in ENGINES:
+        raise InputError(
+            f"no engine is called {engine!r}", remedy="there are " + ", ".join(ENGINES)
+        )
     kept = frozenset([keep] if isinstance(keep, str) else keep)
     if unknown := kept - KEEP:
         raise InputError(
@@ -91,12 +96,20 @@ def chip_labels(chips: int | Sequence[int]) -> tuple[int, ...]:
 
     Raises InputError for none, repeated ones and ones that no seed can have.
     """
-    if isinstance(chips, bool) or isinstance(chips, str):
+    listed: Iterable[object] = ()
+    if isinstance(chips, int | np.integer) and not isinstance(chips, bool):
+        listed = range(int(chips))
+    elif np.iterable(chips):
+        listed = chips
+    else:
         raise InputError(f"chips = {chips!r} is neither a number nor a list of indices")
-    listed = range(int(chips)) if isinstance(chips, int | np.integer) else chips
     labels = []
     for chip in listed:
-        if not isinstance(chip, int | np.integer) or not 0 <= chip < 2**32 or chip is True:
+        if (
+            isinstance(chip, bool)
+            or not isinstance(chip, int | np.integer)
+            or not 0 <= chip < 2**32
+        ):
             raise InputError(f"chip {chip!r} is not an integer in 0 … 2**32 - 1")
         labels.append(int(chip))
     if not labels or len(set(labels)) < len(labels):

@@ -64,7 +64,8 @@ def tile_record(record: str | Path | xr.Dataset, tile: str) -> xr.Dataset:
         child = child.isel(chip=slice(whole.sizes["chip"]))
     child = child.assign_coords(coordinates)
     wanted = {name: root[name].values for name in coordinates if root.sizes.get(name)}
-    return child.sel(wanted)
+    selected: xr.Dataset = child.sel(wanted)
+    return selected
 
 
 def open_group(store: Any, where: str, group: str | None = None) -> xr.Dataset:
@@ -78,9 +79,10 @@ def open_group(store: Any, where: str, group: str | None = None) -> xr.Dataset:
         check_schema(dict(root.attrs), where)
         # The consolidated metadata name the arrays as they were when last complete:
         # a study killed while it grew reads as it was before.
-        ds = xr.open_zarr(store, group=group, consolidated=True, chunks={}, decode_times=False)
-    ds.encoding["source"] = str(store) if isinstance(store, Path) else None
-    return ds
+        ds: Any = xr.open_zarr(store, group=group, consolidated=True, chunks={}, decode_times=False)
+    opened: xr.Dataset = ds
+    opened.encoding["source"] = str(store) if isinstance(store, Path) else None
+    return opened
 
 
 def open_zarr_group(store: Any, mode: str) -> Any:

@@ -74,9 +74,7 @@ def monte_carlo(
     Raises InputError and TechnologyError for bad arguments, StoreError for a store that
     is not this study's, NgspiceNotFound, and EngineError where no worker can live.
     """
-    study = plan(
-        design, x, seed=seed, engine=engine, trials=trials, keep=keep, sweep=sweep
-    )
+    study = plan(design, x, seed=seed, engine=engine, trials=trials, keep=keep, sweep=sweep)
     labels = chip_labels(chips)
     if not isinstance(timeout, int | float) or not timeout > 0:
         raise InputError(f"timeout = {timeout!r} is not a positive number of seconds")
@@ -86,9 +84,11 @@ def monte_carlo(
             present = set(record.chips)
             record.extend([chip for chip in labels if chip not in present])
         if record is None or _wanted(record, labels).any():
-            with connect(scheduler, workers) as connection:
-                with _installed(connection, study, timeout) as plugin:
-                    record = _run(connection, plugin, study, labels, target, record, report)
+            with (
+                connect(scheduler, workers) as connection,
+                _installed(connection, study, timeout) as plugin,
+            ):
+                record = _run(connection, plugin, study, labels, target, record, report)
         else:
             _Tally(record, labels, report, _wanted(record, labels))
         ds = record.dataset(labels)
@@ -115,7 +115,7 @@ def _run(
         todo = _wanted(record, labels)
         for job, outcome in measured:
             record.write(job.point, job.start, outcome)
-            todo[(*job.point, job.start)] = False
+            todo[job.point][job.start] = False
     assert todo is not None
     tally = _Tally(record, labels, report, todo)
     for job, outcome in run_jobs(connection, plugin, _jobs(record, study, todo)):
@@ -149,7 +149,7 @@ class _Tally:
         self._say()
 
     def add(self, job: Job, status: NDArray[np.int8]) -> None:
-        self._status[(*job.point, slice(job.start, job.start + len(status)))] = status
+        self._status[job.point][job.start : job.start + len(status)] = status
         self._say()
 
     def _say(self) -> None:

@@ -69,9 +69,11 @@ class Store:
                 where=self.where,
                 remedy=f"use {name} {a} to go on with this store, or start another store",
             )
-        if (a := self._group.attrs["tolerances"]) != (b := dict(outcome.tolerances)):
+        tolerances = dict(outcome.tolerances)
+        if self._group.attrs["tolerances"] != tolerances:
             raise StoreError(
-                f"a worker's engine has tolerances {b}, the store was made with {a}",
+                f"a worker's engine has tolerances {tolerances}, "
+                f"the store has {self._group.attrs['tolerances']}",
                 where=self.where,
             )
 

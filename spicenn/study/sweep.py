@@ -83,7 +83,7 @@ def parse_sweep(
         columns.append(values)
     if "drive" in names and "bitline_current" in keep:
         raise InputError(
-            "a sweep over 'drive' changes the number of pulses, so bitline_current has no one shape",
+            "a sweep over 'drive' changes the number of pulses and so bitline_current's shape",
             remedy="leave bitline_current out of keep, or run one study per drive",
         )
     result = Sweep(tuple(names), tuple(columns))

@@ -59,7 +59,7 @@ class _Lane:
     timer: threading.Timer | None = None
 
 
-class StudyPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed's class is untyped
+class StudyPlugin(WorkerPlugin):
     """A study's place in one worker process: one engine per thread that runs its tasks."""
 
     def __init__(self, name: str, payload: Payload) -> None:
@@ -160,7 +160,7 @@ def versions_here() -> dict[str, str]:
 def _one_thread() -> Iterator[None]:
     """Keep the numeric libraries to one thread: the order of a sum decides its last bit."""
     import torch
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     before = torch.get_num_threads()
     with threadpool_limits(1):

@@ -97,7 +97,7 @@ def _root_arrays(study: Study, chips: int, result: Result) -> list[ArraySpec]:
 
 def _tile_arrays(study: Study, chips: int, result: Result) -> dict[str, list[ArraySpec]]:
     lead, size = study.sweep.names, study.sweep.shape
-    groups = {}
+    groups: dict[str, list[ArraySpec]] = {}
     for name, tile in result.tiles.items():
         specs = groups[name] = []
         for key, value, dims, units in (
