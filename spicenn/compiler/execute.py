@@ -66,7 +66,7 @@ def run_chips(
     run = _Run(design, tuple(chips), seed, engine, trials, samples, keep, observer)
     copies = len(chips) * trials
     tensors = [torch.as_tensor(np.concatenate([array] * copies)) for array in inputs]
-    constants = {name: torch.as_tensor(array) for name, array in design.constants.items()}
+    constants = {name: torch.tensor(array) for name, array in design.constants.items()}
     with torch.no_grad():
         outputs = execute(design.program, constants, tensors, run.crossbar)
     return run.result(outputs)
@@ -141,7 +141,6 @@ class _Run:
         ).copy()
         grouped[self.status != Status.OK] = 0.0  # a dead chip's values are NaN and go nowhere
         z = self._layer(layer, _distinct(grouped), use)
-        z = np.broadcast_to(z, (*grouped.shape[:4], z.shape[-1]))
         tensor = torch.as_tensor(z.reshape(*values.shape[:-2], -1)).to(x.dtype)
         return fold(tensor, layer)
 
