@@ -52,6 +52,10 @@ def _rebuild(
     return kind(what, where=where, remedy=remedy)
 
 
+class SpicennWarning(UserWarning):
+    """Something works, but slower or otherwise than the user may expect."""
+
+
 class InputError(SpicennError, ValueError):
     """An argument has the wrong type, shape or value."""
 

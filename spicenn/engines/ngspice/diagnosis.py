@@ -1,0 +1,97 @@
+"""What ngspice's messages mean. Whether a run failed is judged from its result, not from these."""
+
+from __future__ import annotations
+
+import re
+
+from spicenn.errors import (
+    ConvergenceError,
+    EngineError,
+    MissingModelError,
+    NetlistError,
+    NgspiceNotFound,
+    SingularMatrixError,
+    SpicennError,
+)
+
+# What crosses the pipe is a name out of this table.
+KINDS: dict[str, type[SpicennError]] = {
+    kind.__name__: kind
+    for kind in (
+        ConvergenceError,
+        EngineError,
+        MissingModelError,
+        NetlistError,
+        NgspiceNotFound,
+        SingularMatrixError,
+    )
+}
+
+_LOAD = re.compile(
+    r"error on line|circuit not parsed|unknown subckt|error in netlist line|cannot recover"
+    r"|can't find model|unimplemented dot command|, ignored!|no circuits? loaded"
+    r"|aren't any circuits|no such function|syntax error|there is no circuit",
+    re.IGNORECASE,
+)
+_MISSING = re.compile(
+    r"can't find model|valid modelname|find definition of model|unknown subckt", re.IGNORECASE
+)
+_SINGULAR = re.compile(r"singular matrix|matrix is singular", re.IGNORECASE)
+_UNSOLVED = re.compile(
+    r"timestep too small|no convergence|failed to converge|iteration limit|convergence problem"
+    r"|stepping failed|transient op failed",
+    re.IGNORECASE,
+)
+_ABORTED = re.compile(r"simulation\(s\) aborted|simulation interrupted", re.IGNORECASE)
+_NOISE = re.compile(
+    r"^(note: no compatibility|circuit:|doing analysis|using (klu|sparse)|no\. of data rows"
+    r"|reference value|last node voltages|-+|node\s|any of the following)",
+    re.IGNORECASE,
+)
+
+
+def load_failed(text: str) -> bool:
+    """True where the messages of a load say that the circuit is not what was written."""
+    return _LOAD.search(text) is not None
+
+
+def aborted(text: str) -> bool:
+    """True where an analysis ended before its end; its plot may hold the points up to there."""
+    return _ABORTED.search(text) is not None
+
+
+def diagnose(text: str, *, loading: bool) -> SpicennError:
+    """Return the error that fits what ngspice said of a failed load or a failed analysis."""
+    said = summary(text)
+    if loading or load_failed(text):
+        if _MISSING.search(text):
+            return MissingModelError(
+                f"a model or subcircuit is not defined: {said}",
+                remedy="define it with .model or .subckt, or correct its name",
+            )
+        return EngineError(
+            f"ngspice cannot read the netlist: {said}", remedy="correct the line it names"
+        )
+    if _SINGULAR.search(text):
+        return SingularMatrixError(
+            f"the circuit's equations are singular: {said}",
+            remedy="look for a loop of voltage sources or a node without a path to ground",
+        )
+    if _UNSOLVED.search(text):
+        return ConvergenceError(
+            f"ngspice found no solution: {said}",
+            remedy="smooth the cell's law, loosen the tolerances or raise itl1 and itl2",
+        )
+    return EngineError(
+        f"ngspice gave no result: {said or 'it said nothing'}",
+        remedy="run the netlist with plain ngspice -b to see all it says",
+    )
+
+
+def summary(text: str) -> str:
+    """The telling lines, on one."""
+    lines = [line.strip() for line in text.splitlines()]
+    kept = list(dict.fromkeys(line for line in lines if line and not _NOISE.match(line)))
+    telling = [line for line in kept if re.search(r"error|warn|fail|singular|doanal", line, re.I)]
+    chosen = telling or kept
+    return "; ".join(chosen[:3] + [line for line in chosen[3:][-2:]])[:600]

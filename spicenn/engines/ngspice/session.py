@@ -1,0 +1,172 @@
+"""libngspice through PySpice's binding: the only module that touches it.
+
+PySpice is untyped; the names used of it are ``NgSpiceShared`` and its ``ffi``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import warnings
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spicenn.engines.ngspice.library import REMEDY, candidates, last_resort
+from spicenn.errors import NgspiceNotFound
+
+with warnings.catch_warnings():
+    # PySpice 1.5 holds invalid escape sequences.
+    warnings.simplefilter("ignore")
+    from PySpice.Spice.NgSpice.Shared import NgSpiceShared, ffi
+
+# Longer ones overrun a buffer in ngspice 46 (1,024 bytes), which then executes what
+# it finds there.
+LONGEST_COMMAND = 900
+_KEPT_LINES = 400
+
+
+class Session(NgSpiceShared):  # type: ignore[misc]
+    """One libngspice in this process, with its messages kept and inputs served from memory.
+
+    An ``external`` source named ``vi_<i>`` takes ``inputs[point][i]``, where point
+    counts the accepted points of the analysis. Raises NgspiceNotFound.
+    """
+
+    def __init__(self) -> None:
+        logging.getLogger("PySpice").setLevel(logging.CRITICAL)
+        self.messages: deque[bytes] = deque(maxlen=_KEPT_LINES)
+        self.dead = False
+        self._points: list[list[float]] = [[]]
+        self._point = 0
+        self._index: dict[bytes, int] = {}
+        super().__init__(send_data=True)
+        self._command = self._ngspice_shared.ngSpice_Command
+        # Words that are no command would otherwise go to a shell.
+        self.execute(b"unset unixcom")
+        self.messages.clear()
+
+    # What PySpice calls on construction.
+
+    def _load_library(self, verbose: bool) -> None:
+        problems = []
+        for name in (*candidates(), None):
+            path = last_resort() if name is None else name
+            if path is None:
+                continue
+            self._library_path = path
+            try:
+                if problems:
+                    self._ngspice_shared = ffi.dlopen(path)
+                else:
+                    super()._load_library(verbose)
+            except OSError as error:
+                problems.append(str(error))
+                continue
+            return
+        raise NgspiceNotFound(
+            "libngspice does not load: " + "; ".join(dict.fromkeys(problems)), remedy=REMEDY
+        )
+
+    def _init_ngspice(self, send_data: bool) -> None:
+        # ngspice runs a .spiceinit of the current or the home directory, which would
+        # change results. Its own switch for that, ngSpice_nospiceinit, crashes in 46.
+        folder, home = Path.cwd(), os.environ.get("HOME")
+        os.chdir("/")
+        os.environ["HOME"] = "/"
+        try:
+            super()._init_ngspice(send_data)
+        finally:
+            os.chdir(folder)
+            if home is None:
+                del os.environ["HOME"]
+            else:
+                os.environ["HOME"] = home
+
+    def _get_version(self) -> None:
+        super()._get_version()
+        text = self.exec_command("version -f")
+        match = re.search(r"ngspice-([\w.+]+)", text)
+        self.version = match.group(1) if match else "unknown"
+        self.has_klu = "Compiled with KLU" in text
+
+    # Callbacks: bound methods, because a static one has to look its session up.
+
+    def _send_char(self, text: Any, _ident: int, _user: Any) -> int:
+        line: bytes = ffi.string(text)
+        self.messages.append(line)
+        if line.startswith(b"stdout "):
+            self._stdout.append(line[7:].decode("utf-8", "replace"))
+        return 0
+
+    def _send_stat(self, _text: Any, _ident: int, _user: Any) -> int:
+        return 0
+
+    def _exit(self, _status: int, _unload: bool, _quit: bool, _ident: int, _user: Any) -> int:
+        self.dead = True
+        return 0
+
+    def _send_init_data(self, _data: Any, _ident: int, _user: Any) -> int:
+        return 0
+
+    def _send_data(self, _data: Any, _count: int, _ident: int, _user: Any) -> int:
+        if self._point + 1 < len(self._points):
+            self._point += 1
+        return 0
+
+    def _get_vsrc_data(
+        self, voltage: Any, _time: float, name: Any, _ident: int, _user: Any
+    ) -> int:
+        voltage[0] = self._points[self._point][self._index[ffi.string(name)]]
+        return 0
+
+    # What the child calls.
+
+    def set_inputs(self, values: NDArray[np.float64]) -> None:
+        """Voltages (point, wordline) that the external sources take in the next analysis."""
+        self._points = values.tolist()
+        self._point = 0
+        if len(self._index) < values.shape[1]:
+            self._index = {b"vi_%d" % i: i for i in range(values.shape[1])}
+
+    def execute(self, command: bytes) -> None:
+        """Run one command line. What came of it is in ``messages`` and in the plots."""
+        if len(command) > LONGEST_COMMAND:
+            raise ValueError(f"command of {len(command)} bytes")
+        self._command(command)
+
+    def forget(self) -> None:
+        """Drop plots, and the control structures in which ngspice keeps every command it ran.
+
+        Without this each command leaks 300 bytes, and ``alter`` gets slower with
+        every plot there is.
+        """
+        self._command(b"destroy all")
+        self._command(ffi.NULL)
+        self._stdout.clear()
+
+    def load(self, lines: list[str]) -> bool:
+        """Load a netlist as the current circuit; True if ngspice did not say that it failed."""
+        kept = [ffi.new("char[]", line.encode("ascii")) for line in lines]
+        array = ffi.new("char *[]", [*kept, ffi.NULL])
+        return int(self._ngspice_shared.ngSpice_Circ(array)) == 0 and not self.dead
+
+    def vector(self, name: bytes) -> NDArray[Any] | None:
+        """A copy of a vector of the current plot (float64 or complex128), None without one."""
+        info = self._ngspice_shared.ngGet_Vec_Info(name)
+        if info == ffi.NULL or info.v_length == 0:
+            return None
+        if info.v_realdata != ffi.NULL:
+            return np.frombuffer(ffi.buffer(info.v_realdata, 8 * info.v_length), "<f8").copy()
+        if info.v_compdata != ffi.NULL:
+            return np.frombuffer(ffi.buffer(info.v_compdata, 16 * info.v_length), "<c16").copy()
+        return None
+
+    def text(self) -> str:
+        """Messages since they were last cleared."""
+        lines = [line.split(b" ", 1)[-1].decode("utf-8", "replace") for line in self.messages]
+        return "\n".join(lines)
