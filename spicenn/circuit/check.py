@@ -39,11 +39,15 @@ def check_netlist(text: str, *, where: str = "netlist") -> list[str]:
         bad = next((c for c in line if not (" " <= c <= "~" or c == "\t")), None)
         if bad is not None:
             raise NetlistError(
-                f"character {ascii(bad)} is not allowed",
+                f"character {bad!a} is not allowed",
                 where=f"{where}, line {number}",
                 remedy="use printable ASCII",
             )
         stripped = line.strip()
+        if stripped.startswith("*#"):  # a comment that ngspice may take as a command
+            raise NetlistError(
+                "*# is not allowed", where=f"{where}, line {number}", remedy="write a plain *"
+            )
         if not stripped or stripped[0] in "*;$#":
             continue
         if stripped[0] == "+" and joined:
@@ -64,10 +68,8 @@ def _check_line(line: str, where: str) -> None:
             where=where,
             remedy="allowed are " + ", ".join(sorted(DIRECTIVES)),
         )
-    if words[0] == ".model" and any(
-        re.split(r"[(\s]", word)[0] in _MODELS for word in words[2:3]
-    ):
-        raise NetlistError(f"a model of type {words[2]} reaches outside of the netlist", where=where)
+    if words[0] == ".model" and any(re.split(r"[(\s]", word)[0] in _MODELS for word in words[2:3]):
+        raise NetlistError(f"the model type {words[2]} reaches outside of the netlist", where=where)
     if _FILES.search(line):
         raise NetlistError("a netlist must not name files", where=where)
 

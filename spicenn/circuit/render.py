@@ -174,7 +174,9 @@ def _array(
     lines = [f"* cells, {'ohm' if crossbar.cell.is_ohmic else 'siemens'}"]
     for i in range(rows):
         word = [f"w_{i}_{j}" for j in every_column] if wired_word else [f"in_{i}"] * columns
-        bit = [f"b_{i}_{j}" for j in every_column] if wired_bit else [f"s_{j}" for j in every_column]
+        bit = (
+            [f"b_{i}_{j}" for j in every_column] if wired_bit else [f"s_{j}" for j in every_column]
+        )
         value = values[i * columns : (i + 1) * columns]
         cells = [f"{letter}c_{i}_{j} {word[j]} {bit[j]} {value[j]}" for j in every_column]
         if comments is not None:

@@ -89,7 +89,8 @@ def _open(send: Send) -> Simulation | None:
         send(_failure(error), [])
         return None
     except ImportError as error:
-        send(_failure(EngineError(f"a library is missing: {error}", remedy="pip install PySpice")), [])
+        missing = EngineError(f"a library is missing: {error}", remedy="pip install PySpice")
+        send(_failure(missing), [])
         return None
     facts = {
         "library": session.library_path,

@@ -24,6 +24,7 @@ from spicenn.engines.engine import Array, Solution, check_shapes
 from spicenn.engines.ngspice.library import REMEDY
 from spicenn.engines.ngspice.process import Child, failure
 from spicenn.engines.ngspice.protocol import Header
+from spicenn.engines.ngspice.results import Results
 from spicenn.errors import (
     EngineError,
     InputError,
@@ -32,7 +33,6 @@ from spicenn.errors import (
     SimulatorCrash,
     SpicennError,
     SpicennWarning,
-    Status,
 )
 
 MEBIBYTE = 1 << 20
@@ -107,7 +107,7 @@ class NgspiceEngine:
         check_shapes(crossbar, g, v)
         if v.shape[1] == 0:
             raise InputError("v holds no sample", where=crossbar.name)
-        result = _Result(g.shape[0], v.shape[1], crossbar.bitlines)
+        result = Results(g.shape[0], v.shape[1], crossbar.bitlines)
         with self._lock:
             self._check_open()
             if crossbar.cell.is_ohmic:
@@ -189,7 +189,7 @@ class NgspiceEngine:
         self.close()
 
     def _solve_altered(
-        self, crossbar: Crossbar, text: str, g: Array, v: Array, result: _Result, first: int
+        self, crossbar: Crossbar, text: str, g: Array, v: Array, result: Results, first: int
     ) -> None:
         """Chips of one loaded circuit; those after a bad one go to a fresh process."""
         done = 0
@@ -224,7 +224,7 @@ class NgspiceEngine:
                 raise
 
     def _solve_rendered(
-        self, crossbar: Crossbar, g: Array, v: Array, result: _Result, chip: int
+        self, crossbar: Crossbar, g: Array, v: Array, result: Results, chip: int
     ) -> None:
         text = render_crossbar(crossbar, g, v, tolerances=self._tolerances)
         request = {
@@ -278,24 +278,6 @@ class NgspiceEngine:
     def _check_open(self) -> None:
         if self._closed:
             raise EngineError("the engine is closed", remedy="open another")
-
-
-class _Result:
-    def __init__(self, chips: int, samples: int, bitlines: int) -> None:
-        self.current = np.full((chips, samples, bitlines), np.nan)
-        self.status = np.full(chips, Status.PENDING, np.int8)
-        self.message = [""] * chips
-        self.runtime = np.zeros(chips)
-
-    def put(self, chip: int, current: Array, runtime: float) -> None:
-        self.current[chip], self.status[chip], self.runtime[chip] = current, Status.OK, runtime
-
-    def fail(self, chip: int, error: SpicennError, runtime: float) -> None:
-        status = error.status if isinstance(error, EngineError) else Status.ERROR
-        self.status[chip], self.message[chip], self.runtime[chip] = status, str(error), runtime
-
-    def solution(self) -> Solution:
-        return Solution(self.current, self.status, tuple(self.message), self.runtime)
 
 
 def _clean(netlist: str) -> list[str]:

@@ -94,4 +94,4 @@ def summary(text: str) -> str:
     kept = list(dict.fromkeys(line for line in lines if line and not _NOISE.match(line)))
     telling = [line for line in kept if re.search(r"error|warn|fail|singular|doanal", line, re.I)]
     chosen = telling or kept
-    return "; ".join(chosen[:3] + [line for line in chosen[3:][-2:]])[:600]
+    return "; ".join(chosen[:3] + chosen[3:][-2:])[:600]

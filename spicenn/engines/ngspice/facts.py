@@ -40,11 +40,13 @@ def ngspice_facts() -> NgspiceFacts:
     try:
         child = Child()
     except SpicennError as error:
-        remedy = error.remedy or REMEDY
-        return NgspiceFacts(None, None, False, False, executable, error.what, remedy)
+        return NgspiceFacts(
+            None, None, False, False, executable, error.what, error.remedy or REMEDY
+        )
     facts = child.facts
     child.close()
-    problem = remedy = None
+    problem: str | None = None
+    remedy: str | None = None
     if not facts["klu"]:
         problem = "libngspice has no KLU solver: large arrays take minutes instead of milliseconds"
         remedy = REMEDY

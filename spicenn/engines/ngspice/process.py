@@ -47,7 +47,8 @@ class Child:
             start_new_session=True,  # Ctrl-C is the client's to handle
         )
         self._end = weakref.finalize(self, _end, self._popen, self._errors, os.getpid())
-        assert self._popen.stdin is not None and self._popen.stdout is not None
+        assert self._popen.stdin is not None
+        assert self._popen.stdout is not None
         self._in, self._out = self._popen.stdin.fileno(), self._popen.stdout.fileno()
         os.set_blocking(self._in, False)
         os.set_blocking(self._out, False)

@@ -53,7 +53,7 @@ class Session(NgSpiceShared):  # type: ignore[misc]
     # What PySpice calls on construction.
 
     def _load_library(self, verbose: bool) -> None:
-        problems = []
+        problems: list[str] = []
         for name in (*candidates(), None):
             path = last_resort() if name is None else name
             if path is None:
@@ -118,9 +118,7 @@ class Session(NgSpiceShared):  # type: ignore[misc]
             self._point += 1
         return 0
 
-    def _get_vsrc_data(
-        self, voltage: Any, _time: float, name: Any, _ident: int, _user: Any
-    ) -> int:
+    def _get_vsrc_data(self, voltage: Any, _time: float, name: Any, _ident: int, _user: Any) -> int:
         voltage[0] = self._points[self._point][self._index[ffi.string(name)]]
         return 0
 

@@ -93,7 +93,7 @@ class Simulation:
             yield current, failure, perf_counter() - start
 
     def conductances(self, text: str) -> Array:
-        """Conductance (wordline, bitline) [S] that ngspice holds for each cell of a loaded crossbar.
+        """Conductance (wordline, bitline) [S] that ngspice holds for each cell of a crossbar.
 
         Raises EngineError where it is not loaded.
         """
@@ -150,7 +150,8 @@ class Simulation:
 
     def _alter(self, loaded: Loaded, g: Array) -> None:
         resistance = (1.0 / g).ravel().tolist()
-        step, messages, execute = loaded.cells_per_command, self.session.messages, self.session.execute
+        step, messages = loaded.cells_per_command, self.session.messages
+        execute = self.session.execute
         messages.clear()
         for k, template in enumerate(loaded.alter):
             values = tuple(resistance[k * step : (k + 1) * step])
@@ -160,12 +161,13 @@ class Simulation:
 
     def _vectors(self, names: Sequence[bytes], length: int) -> Array:
         found = [self.session.vector(name) for name in names]
-        good = [v for v in found if v is not None and len(v) == length and np.isfinite(v).all()]
         if self.session.dead:
             raise LoadError(diagnose(self.session.text(), loading=False))
-        if len(good) < len(names):
-            raise diagnose(self.session.text(), loading=False)
-        return np.array(good).T
+        if all(vector is not None and len(vector) == length for vector in found):
+            current = np.array(found, dtype=np.float64)
+            if np.isfinite(current).all():
+                return current.T
+        raise diagnose(self.session.text(), loading=False)
 
     def _select(self, text: str, wordlines: int, bitlines: int) -> Loaded:
         loaded = next((c for c in self._circuits if c.text == text), None)
