@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import re
 import threading
 import warnings
@@ -19,6 +20,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from spicenn.compiler.operators import DTYPES, dtype_argument
 from spicenn.compiler.passes.graph import Axis, Call, Graph, Names, Samples
 from spicenn.compiler.passes.origin import Origin, failure
+from spicenn.compiler.passes.rename import make_safe, original
 from spicenn.compiler.program import Constant, Port, Ref
 from spicenn.errors import CompileError
 
@@ -58,11 +60,12 @@ def export(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Graph:
 
     Parameters
     ----------
-    model : an ``eval_copy``.
+    model : an ``eval_copy``; its modules may be renamed.
     inputs : an example with at least two samples.
 
     Raises CompileError naming the module and the user's line where tracing fails.
     """
+    renamed = make_safe(model)
     samples = torch.export.Dim("samples")
     shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
     inputs = tuple(x.clone() for x in inputs)
@@ -75,8 +78,8 @@ def export(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Graph:
             program = exported.run_decompositions({})
         except Exception as error:
             # torch.export raises a dozen unrelated types.
-            raise failure(error, model) from error
-    return _read(program, type(model).__name__, len(inputs))
+            raise failure(error, model, renamed) from error
+    return _read(program, type(model).__name__, len(inputs), renamed)
 
 
 @contextmanager
@@ -86,14 +89,31 @@ def _tracing() -> Iterator[None]:
         warnings.simplefilter("ignore")
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
+        # A failure is raised with what matters of it; torch would also print its trace.
+        silenced = [logger for logger in _torch_loggers() if not logger.disabled]
+        for logger in silenced:
+            logger.disabled = True
         try:
             yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
+            for logger in silenced:
+                logger.disabled = False
 
 
-def _read(exported: torch.export.ExportedProgram, name: str, count: int) -> Graph:
-    constants, origins, fixed = _constants(exported)
+def _torch_loggers() -> list[logging.Logger]:
+    known = logging.root.manager.loggerDict
+    return [
+        logger
+        for name, logger in tuple(known.items())
+        if name.split(".")[0] == "torch" and isinstance(logger, logging.Logger)
+    ]
+
+
+def _read(
+    exported: torch.export.ExportedProgram, name: str, count: int, renamed: Mapping[str, str]
+) -> Graph:
+    constants, origins, fixed = _constants(exported, renamed)
     nodes = list(exported.graph.nodes)
     names = Names(list(constants))
     known: dict[str, Any] = dict(fixed)
@@ -113,7 +133,7 @@ def _read(exported: torch.export.ExportedProgram, name: str, count: int) -> Grap
     calls = []
     for node in nodes:
         if node.op == "call_function":
-            call = _call(node, names, known)
+            call = _call(node, names, known, renamed)
             known[node.name] = Ref(call.name)
             calls.append(call)
         elif node.op not in ("placeholder", "output"):
@@ -124,7 +144,7 @@ def _read(exported: torch.export.ExportedProgram, name: str, count: int) -> Grap
 
 
 def _constants(
-    exported: torch.export.ExportedProgram,
+    exported: torch.export.ExportedProgram, renamed: Mapping[str, str]
 ) -> tuple[dict[str, torch.Tensor], dict[str, str], dict[str, Constant]]:
     """Parameters and buffers by path; tensors that are tied share one entry."""
     constants: dict[str, torch.Tensor] = {}
@@ -134,8 +154,9 @@ def _constants(
     for spec in exported.graph_signature.input_specs:
         if spec.kind is InputKind.USER_INPUT:
             continue
-        path = str(spec.target)
-        tensor = exported.state_dict.get(path, exported.constants.get(path))
+        target = str(spec.target)
+        tensor = exported.state_dict.get(target, exported.constants.get(target))
+        path = original(target, renamed)
         if not isinstance(tensor, torch.Tensor):
             raise CompileError(f"{path!r} is not a tensor", remedy="register it as a buffer")
         key = storage_key(tensor)
@@ -157,7 +178,9 @@ def storage_key(tensor: torch.Tensor) -> tuple[Any, ...]:
     return (*place, tuple(tensor.shape), stride, tensor.dtype)
 
 
-def _call(node: Any, names: Names, known: Mapping[str, Any]) -> Call:
+def _call(
+    node: Any, names: Names, known: Mapping[str, Any], renamed: Mapping[str, str]
+) -> Call:
     target = node.target
     origin = Origin.of(node)
     if isinstance(target, torch._ops.OpOverload):
@@ -182,7 +205,7 @@ def _call(node: Any, names: Names, known: Mapping[str, Any]) -> Call:
             for key, value in sorted(node.kwargs.items())
             if key not in _DROPPED
         ),
-        module=origin.module,
+        module=original(origin.module, renamed),
         source=origin.source,
         shape=_shape(value) if tensor else None,
         dtype=value.dtype if tensor else None,

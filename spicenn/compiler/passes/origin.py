@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from spicenn.compiler.passes.graph import location
+from spicenn.compiler.passes.rename import original
 from spicenn.errors import CompileError
 
 _FRAME = re.compile(r'File "(.+?)", line (\d+)')
@@ -53,9 +54,9 @@ def _is_users(file: str) -> bool:
     return file.startswith(_SITE) or not file.startswith(_STDLIB)
 
 
-def failure(error: Exception, model: nn.Module) -> CompileError:
+def failure(error: Exception, model: nn.Module, renamed: Mapping[str, str]) -> CompileError:
     """Turn what torch.export raised into an error that names module and line."""
-    paths = {id(module): path for path, module in model.named_modules()}
+    paths = {id(module): original(path, renamed) for path, module in model.named_modules()}
     frames: list[tuple[str, int]] = []
     module = ""
     trace = error.__traceback__
