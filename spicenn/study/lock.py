@@ -30,12 +30,13 @@ def locked(store: Path) -> Iterator[None]:
 def _acquire(path: Path, store: Path) -> int:
     while True:
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise StoreError(
                 f"cannot be written: {error.strerror}",
                 where=str(store),
-                remedy="give a path in a folder that exists and is yours",
+                remedy="give a path that you may write to",
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
