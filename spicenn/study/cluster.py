@@ -30,6 +30,10 @@ _THREAD_LIMITS = (
     "VECLIB_MAXIMUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
+# Seconds that an existing scheduler has for its answer.
+_CONNECT = 10.0
+# Workers that one task may take along before it is given up.
+_LIVES = 3
 # Seconds without any worker after which a study gives up.
 _NO_WORKER = 60.0
 
@@ -65,7 +69,6 @@ class LocalWorkers:
         self._thread.join()
 
     def _keep_alive(self) -> None:
-        # A task that kills its workers is given up by Dask after four of them.
         try:
             while not self._closing.wait(0.05 if self._processes else 0.0):
                 for slot in range(self._count):
@@ -81,8 +84,8 @@ class LocalWorkers:
             if process.poll() is None:
                 return
             self._deaths += 1
-            limit = 4 * self._count + 4 if self._ever_useful else 2 * self._count + 2
-            if self._deaths > limit:
+            # Deadly tasks end by themselves, so only workers that cannot start die for ever.
+            if self._deaths > self._count * (_LIVES if self._ever_useful else 2) + 1:
                 self.failure = _tail(log) or f"exit status {process.returncode}"
                 return
             self._forget(slot)
@@ -203,7 +206,7 @@ def _client(address: str) -> Iterator[Any]:
 
     try:
         client = Client(  # type: ignore[no-untyped-call]
-            address, set_as_default=False, timeout=10
+            address, set_as_default=False, timeout=_CONNECT
         )
     except (OSError, ValueError) as error:
         raise EngineError(
@@ -226,7 +229,7 @@ def _local_scheduler() -> Iterator[str]:
         settings = {
             "temporary-directory": scratch,
             "distributed.scheduler.worker-saturation": 1.0,
-            "distributed.scheduler.allowed-failures": 3,
+            "distributed.scheduler.allowed-failures": _LIVES - 1,
         }
         options = {
             "host": "127.0.0.1",
