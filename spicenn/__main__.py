@@ -1,0 +1,7 @@
+"""``python -m spicenn``: the command line."""
+
+import sys
+
+from spicenn.cli import main
+
+sys.exit(main())

@@ -1,0 +1,76 @@
+"""The demo's job: real images of digits, a small network, seconds of training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+_TRAINING = 1297
+_EPOCHS = 60
+
+
+@dataclass(frozen=True, eq=False)
+class Digits:
+    """The 8×8 handwritten digits that ship with scikit-learn (1,797 of NIST's).
+
+    Inputs (sample, 64) float32 in [0, 1], labels (sample,); 1,297 to train with, 500
+    to test with.
+    """
+
+    x_train: NDArray[np.float32]
+    y_train: NDArray[np.int64]
+    x_test: NDArray[np.float32]
+    y_test: NDArray[np.int64]
+
+
+class Mlp(nn.Module):
+    """64 pixels, 16 hidden units, 10 classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(64, 16)
+        self.fc2 = nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return class scores, (sample, 10)."""
+        scores: torch.Tensor = self.fc2(torch.relu(self.fc1(x)))
+        return scores
+
+
+def load() -> Digits:
+    """Return the images in a fixed shuffled order."""
+    from sklearn.datasets import load_digits
+
+    data: Any = load_digits()
+    order = np.random.default_rng(0).permutation(len(data.target))
+    x = (data.data[order] / 16).astype(np.float32)
+    y = data.target[order].astype(np.int64)
+    return Digits(x[:_TRAINING], y[:_TRAINING], x[_TRAINING:], y[_TRAINING:])
+
+
+def train(digits: Digits, seed: int) -> Mlp:
+    """Train the network; the same seed gives the same weights on the same machine."""
+    x, y = torch.as_tensor(digits.x_train), torch.as_tensor(digits.y_train)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Mlp()
+        optimiser = torch.optim.Adam(model.parameters(), lr=1e-2, weight_decay=1e-4)
+        for _ in range(_EPOCHS):
+            for batch in torch.split(torch.randperm(len(x)), 64):
+                optimiser.zero_grad()
+                loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+    return model.eval()
+
+
+def accuracy(model: Mlp, x: NDArray[np.float32], y: NDArray[np.int64]) -> float:
+    """Share of samples that the network classifies rightly."""
+    with torch.no_grad():
+        scores = model(torch.as_tensor(x))
+    return float((scores.argmax(dim=1).numpy() == y).mean())

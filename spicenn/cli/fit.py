@@ -1,0 +1,37 @@
+"""``spicenn fit``: a surrogate of all chips of a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from spicenn.cli import options
+from spicenn.cli.types import FILE
+
+_EPILOG = """\b
+Example
+  spicenn fit runs/a.zarr -o surrogate.pt
+"""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("store", type=FILE, metavar="STORE")
+@click.option("-o", "--output", type=FILE, required=True, help="Where the surrogate goes.")
+@options.as_json
+def fit(store: Path, output: Path, as_json: bool) -> None:
+    """Fit a population surrogate to the chips of a study."""
+    from spicenn.cli.files import make_parent
+    from spicenn.cli.text import echo, echo_json
+    from spicenn.study import open_record
+    from spicenn.surrogate import fit as fit_surrogate
+
+    ds = open_record(store)
+    surrogate = fit_surrogate(ds)
+    make_parent(output)
+    surrogate.save(output)
+    if as_json:
+        echo_json({"surrogate": str(output), "chips": int(ds.sizes["chip"])})
+    else:
+        echo(f"fitted to {ds.sizes['chip']} chips")
+        echo(f"surrogate {output}")

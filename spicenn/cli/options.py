@@ -1,0 +1,56 @@
+"""Options that several commands share, worded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from spicenn.cli.types import COUNT, QUANTITY
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+trust_model = click.option(
+    "--trust-model",
+    is_flag=True,
+    help="Allow the model to execute code, which loading a .pt2 or a module:factory can do.",
+)
+
+timeout = click.option(
+    "--timeout",
+    type=QUANTITY,
+    default=60.0,
+    show_default=True,
+    help="Seconds that ngspice may take for one tile of all inputs of one chip.",
+)
+
+
+def engine(command: Command) -> Command:
+    """--engine."""
+    return click.option(
+        "--engine",
+        type=click.Choice(["ngspice", "nodal"]),
+        default="ngspice",
+        show_default=True,
+        help="ngspice is the truth; nodal is exact for ohmic cells and much faster.",
+    )(command)
+
+
+def seed(*, required: bool) -> Callable[[Command], Command]:
+    """--seed, which has no default: a study names its own."""
+    return click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        required=required,
+        help="Root of all randomness; with an index it fixes every cell of a chip.",
+    )
+
+
+def trials(command: Command) -> Command:
+    """--trials."""
+    return click.option(
+        "--trials", type=COUNT, default=1, show_default=True, help="Repeated noisy reads per chip."
+    )(command)
