@@ -1,0 +1,234 @@
+"""Derivatives of a design's outputs by every cell of a chip, kept in factors.
+
+A layer's weight meets the outputs through z = drive @ weight, so the derivative by
+one weight is the product of its row's drive and the output's derivative by z. The
+Jacobian (samples · outputs by cells) is never written out where a factor will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from spicenn.compiler.structural import TileMoments, Use, Weights, forward
+from spicenn.compiler.tiling import slice_weights
+
+if TYPE_CHECKING:
+    from spicenn.compiler.design import Design
+
+# Elements of one temporary array of the kernel: 256 MB of float64.
+_CHUNK = 1 << 25
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """One layer's derivatives at every sample, all of its uses along ``position``.
+
+    drive : (sample, position, group, row).
+    back : (sample, model output, position, group, output), scales included.
+    """
+
+    drive: torch.Tensor
+    back: torch.Tensor
+
+    def of(self, moment: TileMoments) -> tuple[torch.Tensor, torch.Tensor]:
+        """This tile's part: (sample, position, row), (sample, model output, position, output)."""
+        slot = moment.tile.slot
+        return (
+            self.drive[:, :, slot.group, slot.rows],
+            self.back[:, :, :, slot.group, slot.outputs],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Linearisation:
+    """A design's outputs and their derivatives at one set of weights.
+
+    value : (sample, output) float64, all floating-point outputs side by side.
+    factors : per layer name.
+    noise : (sample, output, output), covariance of one noisy read.
+    """
+
+    design: Design
+    moments: tuple[TileMoments, ...]
+    value: torch.Tensor
+    factors: Mapping[str, Factors]
+    noise: torch.Tensor
+
+    def take(self, samples: torch.Tensor) -> Linearisation:
+        """Return the same for some samples."""
+        factors = {
+            name: Factors(factor.drive[samples], factor.back[samples])
+            for name, factor in self.factors.items()
+        }
+        return Linearisation(
+            self.design, self.moments, self.value[samples], factors, self.noise[samples]
+        )
+
+    def apply(self, weights: Weights) -> torch.Tensor:
+        """Jacobian times a change of the weights; (sample, output)."""
+        result = torch.zeros_like(self.value)
+        for moment in self.moments:
+            drive, back = self._of(moment)
+            z = drive @ self._merge(weights[moment.tile.name])
+            result = result + torch.einsum("npo,nkpo->nk", z, back)
+        return result
+
+    def adjoint(self, residual: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Transposed Jacobian times (sample, output); per tile (wordline, output · slice)."""
+        result = {}
+        for moment in self.moments:
+            drive, back = self._of(moment)
+            z = torch.einsum("nk,nkpo->npo", residual, back)
+            merged = torch.einsum("npi,npo->io", drive, z)
+            slices = self._slices()
+            result[moment.tile.name] = (merged[..., None] * slices).reshape(len(merged), -1)
+        return result
+
+    def kernel(self, other: Linearisation, variance: Weights) -> torch.Tensor:
+        """J diag(variance) J'ᵀ; (sample · output, other's sample · output).
+
+        Parameters
+        ----------
+        variance : of every weight, (wordline, output · slice) per tile name.
+        """
+        n, k = self.value.shape
+        m, j = other.value.shape
+        result = torch.zeros(n * k, m * j, dtype=torch.float64)
+        for moment in self.moments:
+            v = variance[moment.tile.name]
+            slices = self._slices()
+            merged = (v.reshape(len(v), -1, len(slices)) * slices**2).sum(-1)
+            result = result + _tile_kernel(self._of(moment), other._of(moment), merged)
+        return result
+
+    def _of(self, moment: TileMoments) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.factors[moment.tile.layer.name].of(moment)
+
+    def _slices(self) -> torch.Tensor:
+        return torch.as_tensor(slice_weights(self.design.mapping))
+
+    def _merge(self, weight: torch.Tensor) -> torch.Tensor:
+        slices = self._slices()
+        return (weight.reshape(len(weight), -1, len(slices)) * slices).sum(-1)
+
+
+def linearise(
+    design: Design,
+    moments: tuple[TileMoments, ...],
+    weights: Weights,
+    inputs: Sequence[torch.Tensor],
+    *,
+    differentiable: bool = False,
+) -> Linearisation:
+    """Outputs of a design and their derivatives by all of its cells.
+
+    Parameters
+    ----------
+    differentiable : keep the graph, so that a function of the result can be
+        differentiated by the inputs.
+    """
+    uses: list[Use] = []
+    with torch.enable_grad():
+        outputs = forward(design, moments, weights, inputs, uses=uses)
+        flat = flatten_outputs(outputs)
+        shifts = [use.shift for use in uses]
+        columns = []
+        for index in range(flat.shape[1]):
+            # Samples do not meet in a model, so the sum's gradient holds each one's own.
+            columns.append(
+                torch.autograd.grad(
+                    flat[:, index].sum(),
+                    shifts,
+                    retain_graph=True,
+                    create_graph=differentiable,
+                    materialize_grads=True,
+                )
+            )
+    factors: dict[str, Factors] = {}
+    noise = torch.zeros(flat.shape[0], flat.shape[1], flat.shape[1], dtype=torch.float64)
+    for number, use in enumerate(uses):
+        layer = use.layer
+        scale = layer.input_scale * layer.weight_scale
+        back = torch.stack([column[number] for column in columns], dim=1).to(torch.float64) * scale
+        back = back.reshape(*back.shape[:3], layer.groups, layer.outputs)
+        factor = Factors(use.drive, back)
+        noise = noise + _read_covariance(design, moments, use, back)
+        if layer.name in factors:
+            first = factors[layer.name]
+            factor = Factors(
+                torch.cat([first.drive, factor.drive], dim=1),
+                torch.cat([first.back, factor.back], dim=2),
+            )
+        factors[layer.name] = factor
+    value = flat.to(torch.float64)
+    if not differentiable:
+        value, noise = value.detach(), noise.detach()
+        factors = {
+            name: Factors(factor.drive.detach(), factor.back.detach())
+            for name, factor in factors.items()
+        }
+    return Linearisation(design, moments, value, factors, noise)
+
+
+def flatten_outputs(outputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    """All floating-point outputs of a model side by side; (sample, output)."""
+    return torch.cat([y.flatten(1) for y in outputs if y.is_floating_point()], dim=1)
+
+
+def _read_covariance(
+    design: Design, moments: Sequence[TileMoments], use: Use, back: torch.Tensor
+) -> torch.Tensor:
+    """Covariance of the outputs from the noise of one use; (sample, output, output)."""
+    weights = torch.as_tensor(slice_weights(design.mapping)) ** 2
+    layer = use.layer
+    total = torch.zeros(*use.power.shape[:3], layer.outputs, dtype=torch.float64)
+    for moment in moments:
+        if moment.tile.layer is not layer:
+            continue
+        slot = moment.tile.slot
+        variance = use.power[:, :, slot.group, slot.rows] @ moment.read + use.gain * moment.thermal
+        variance = (variance.reshape(*variance.shape[:-1], -1, len(weights)) * weights).sum(-1)
+        before = (slot.outputs.start, layer.outputs - slot.outputs.stop)
+        groups = (slot.group, layer.groups - 1 - slot.group)
+        total = total + torch.nn.functional.pad(variance.unsqueeze(-2), (*before, *groups))
+    return torch.einsum("nkpgo,npgo,nlpgo->nkl", back, total, back)
+
+
+def _tile_kernel(
+    left: tuple[torch.Tensor, torch.Tensor],
+    right: tuple[torch.Tensor, torch.Tensor],
+    variance: torch.Tensor,
+) -> torch.Tensor:
+    (drive, back), (drive2, back2) = left, right
+    n, k, positions, outputs = back.shape
+    m, j = back2.shape[:2]
+    rows = drive.shape[-1]
+    total = torch.zeros(n * k, m * j, dtype=torch.float64)
+    if positions == 1:
+        # One position: the kernel is Σ_o (drives' kernel under o's variances) ∘ (back backᵀ).
+        step = max(1, _CHUNK // max(1, n * m * max(k, j), n * rows))
+        for start in range(0, outputs, step):
+            part = slice(start, start + step)
+            scaled = drive[:, 0] * variance[:, part].T[:, None, :]
+            gram = scaled @ drive2[:, 0].T  # (output, sample, other sample)
+            a = back[:, :, 0, part].permute(0, 2, 1)  # (sample, output, model output)
+            b = back2[:, :, 0, part].permute(2, 0, 1)  # (output, other sample, its output)
+            weighted = (gram.permute(1, 2, 0)[:, :, None, :] * b.permute(1, 2, 0)[None]).reshape(
+                n, m * j, -1
+            )
+            total = total + (weighted @ a).permute(0, 2, 1).reshape(n * k, m * j)
+        return total
+    step = max(1, _CHUNK // max(1, max(n * k, m * j) * rows))
+    root = variance.clamp_min(0.0).sqrt()
+    for start in range(0, outputs, step):
+        part = slice(start, start + step)
+        features = [
+            (torch.einsum("npi,nkpo->nkio", d, b[..., part]) * root[:, part]).flatten(2)
+            for d, b in (left, right)
+        ]
+        total = total + features[0].flatten(0, 1) @ features[1].flatten(0, 1).T
+    return total

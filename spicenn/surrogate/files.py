@@ -1,0 +1,160 @@
+"""Surrogates and modules as files that torch reads with ``weights_only=True``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from spicenn.compiler import Design
+from spicenn.errors import DesignError
+from spicenn.surrogate.module import ChipModel
+from spicenn.surrogate.population import Surrogate
+
+_SCHEMA = 1
+
+
+def save_module(module: ChipModel, path: Path) -> None:
+    """See ``ChipModel.save``."""
+    meta = {"seed": module.seed, "floor": module.floor, "vary_cells": module.vary_cells}
+    tensors = {name: value.contiguous() for name, value in module.state_dict().items()}
+    _write(path, "module", module.design, tensors, meta, module.provenance)
+
+
+def load_module(path: Path) -> ChipModel:
+    """See ``ChipModel.load``."""
+    design, tensors, meta, provenance = _read(path, "module")
+    weights, draws = {}, {}
+    for moment_name, shape in _shapes(design).items():
+        weights[moment_name] = _tensor(path, tensors, f"weight_{moment_name}", shape)
+        draws[moment_name] = _tensor(path, tensors, f"draws_{moment_name}", (None, *shape))
+    if len({len(value) for value in draws.values()}) > 1:
+        raise _bad(path, "tiles differ in their number of draws")
+    module = ChipModel(
+        design,
+        weights,
+        draws,
+        floor=_number(path, meta, "floor"),
+        seed=int(_number(path, meta, "seed")),
+        provenance=provenance,
+    )
+    module.vary_cells = bool(meta.get("vary_cells"))
+    return module
+
+
+def save_surrogate(surrogate: Surrogate, path: Path) -> None:
+    """See ``Surrogate.save``."""
+    meta = {
+        "floor": surrogate.floor,
+        "chips": surrogate.chips,
+        "failed": surrogate.failed,
+        "spread_scale": dict(surrogate.spread_scale),
+    }
+    tensors = {f"shift_{name}": value for name, value in surrogate.shift.items()}
+    _write(path, "surrogate", surrogate.design, tensors, meta, surrogate.provenance)
+
+
+def load_surrogate(path: Path) -> Surrogate:
+    """See ``Surrogate.load``."""
+    design, tensors, meta, provenance = _read(path, "surrogate")
+    scales = meta.get("spread_scale")
+    if not isinstance(scales, dict) or set(scales) != {layer.name for layer in design.layers}:
+        raise _bad(path, "its spread_scale does not name the design's layers")
+    return Surrogate(
+        design,
+        {
+            name: _tensor(path, tensors, f"shift_{name}", shape)
+            for name, shape in _shapes(design).items()
+        },
+        {name: _number(path, scales, name) for name in scales},
+        _number(path, meta, "floor"),
+        int(_number(path, meta, "chips")),
+        int(_number(path, meta, "failed")),
+        provenance,
+    )
+
+
+def _write(
+    path: Path,
+    kind: str,
+    design: Design,
+    tensors: Mapping[str, torch.Tensor],
+    meta: Mapping[str, Any],
+    provenance: Mapping[str, str],
+) -> None:
+    data = bytearray(design.to_bytes())
+    content = {
+        "spicenn": _SCHEMA,
+        "kind": kind,
+        "design": torch.frombuffer(data, dtype=torch.uint8),
+        "tensors": dict(tensors),
+        "meta": json.dumps({**meta, "provenance": dict(provenance)}),
+    }
+    torch.save(content, path)
+
+
+def _read(path: Path, kind: str) -> tuple[Design, dict[str, Any], dict[str, Any], dict[str, str]]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds, all of them "not such a file"
+        raise _bad(path, f"torch cannot read it: {type(error).__name__}") from error
+    if not isinstance(content, dict) or content.get("spicenn") != _SCHEMA:
+        raise _bad(path, f"it is not a file of schema {_SCHEMA}")
+    if content.get("kind") != kind:
+        raise _bad(path, f"it holds no {kind} but {content.get('kind')!r:.40}")
+    design, tensors, meta = (content.get(key) for key in ("design", "tensors", "meta"))
+    if not (
+        isinstance(design, torch.Tensor)
+        and design.dtype is torch.uint8
+        and isinstance(tensors, dict)
+        and isinstance(meta, str)
+    ):
+        raise _bad(path, "a part is missing or of a wrong type")
+    try:
+        fields = json.loads(meta)
+    except ValueError as error:
+        raise _bad(path, "its metadata are not JSON") from error
+    provenance = fields.get("provenance") if isinstance(fields, dict) else None
+    if not isinstance(provenance, dict):
+        raise _bad(path, "it has no provenance")
+    loaded = Design.from_bytes(design.numpy().tobytes())
+    if provenance.get("design_hash") != loaded.hash:
+        raise _bad(path, "its design is not the one that its provenance names")
+    return loaded, tensors, fields, {str(key): str(value) for key, value in provenance.items()}
+
+
+def _shapes(design: Design) -> dict[str, tuple[int, int]]:
+    """(wordline, output · slice) per tile name."""
+    return {
+        tile.name: (tile.g_target.shape[0], tile.g_target.shape[1] // 2) for tile in design.tiles
+    }
+
+
+def _tensor(
+    path: Path, tensors: dict[str, Any], name: str, shape: tuple[int | None, ...]
+) -> torch.Tensor:
+    value = tensors.get(name)
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        raise _bad(path, f"{name!r} is missing or not a tensor of floats")
+    fits = value.ndim == len(shape) and all(
+        want in (None, have) for want, have in zip(shape, value.shape, strict=True)
+    )
+    if not fits or value.layout is not torch.strided or not bool(torch.isfinite(value).all()):
+        raise _bad(path, f"{name!r} has a wrong shape or values that are not finite")
+    return value
+
+
+def _number(path: Path, data: Mapping[str, Any], key: str) -> float:
+    value = data.get(key)
+    good = isinstance(value, int | float) and not isinstance(value, bool)
+    if not good or not np.isfinite(value) or value < 0:  # type: ignore[arg-type,operator]
+        raise _bad(path, f"{key!r} is not a number of at least 0")
+    return value  # type: ignore[return-value]
+
+
+def _bad(path: Path, what: str) -> DesignError:
+    return DesignError(what, where=str(path), remedy="save it again with this version of spicenn")

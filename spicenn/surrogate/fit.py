@@ -1,0 +1,264 @@
+"""Learn the population of a design's chips from a study."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from spicenn.compiler import Design
+from spicenn.compiler.embedded import design_of, input_names, output_names
+from spicenn.compiler.execute import as_inputs
+from spicenn.compiler.jacobian import Linearisation, linearise
+from spicenn.compiler.probes import with_noise
+from spicenn.compiler.structural import TileMoments, tile_moments
+from spicenn.errors import CalibrationError, Status
+from spicenn.surrogate.calibrate import observed
+from spicenn.surrogate.module import as_tensors
+from spicenn.surrogate.population import Surrogate
+from spicenn.surrogate.posterior import Posterior, Prior, infer
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+# What one fit looks at: more chips and samples sharpen it slowly and cost in proportion.
+_CHIPS = 24
+_OBSERVATIONS = 480
+# Range that a layer's spread is searched in, over what the technology predicts.
+_SCALES = (0.05, 20.0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Study:
+    """The part of a study that is learnt from.
+
+    target : (chip, sample, output), mean over trials.
+    """
+
+    design: Design
+    moments: tuple[TileMoments, ...]
+    inputs: tuple[torch.Tensor, ...]
+    target: torch.Tensor
+    trials: int
+    chips: int
+    failed: int
+
+
+def fit(ds: xr.Dataset, *, rounds: int = 2, iterations: int = 4) -> Surrogate:
+    """Learn what a design's chips have in common, and how far they differ.
+
+    The technology gives the mean and spread of every tile's effective matrix. The
+    study corrects them: per layer the spread over chips, and one floor of unexplained
+    variance, by maximum likelihood of the outputs (type II: the cells are integrated
+    out); per weight the shared mean, as the average of the chips' most probable cells
+    shrunk by as much of it as chance explains (James and Stein).
+
+    Parameters
+    ----------
+    ds : a study's record, as ``monte_carlo`` returns it. Chips that failed are left
+        out and counted.
+    rounds : alternations between the chips' cells and the population.
+    iterations : Gauss–Newton steps per chip and round at most.
+
+    Raises CalibrationError where fewer than two chips came out, or the record still
+    has a swept dimension; DesignError where it carries no design.
+    """
+    study = _study(ds)
+    layers = [layer.name for layer in study.design.layers]
+    shift = {moment.tile.name: torch.zeros_like(moment.mean) for moment in study.moments}
+    scale = dict.fromkeys(layers, 1.0)
+    floor = 0.0
+    for _ in range(rounds):
+        prior = _prior(study, shift, scale, floor)
+        posteriors = [
+            infer(
+                lambda weights: linearise(study.design, study.moments, weights, study.inputs),
+                prior,
+                target,
+                trials=study.trials,
+                iterations=iterations,
+            )
+            for target in study.target
+        ]
+        scale, floor = _spread(study, posteriors, scale, floor)
+        correction = _shared(posteriors)
+        shift = {name: value + correction[name] for name, value in shift.items()}
+    return Surrogate(
+        study.design, shift, scale, floor, study.chips, study.failed, _provenance(ds, study)
+    )
+
+
+def _study(ds: xr.Dataset) -> _Study:
+    design = _swept(ds, design_of(ds))
+    names = output_names(design)
+    wanted = {port.name: name for port, name in zip(design.program.outputs, names, strict=True)}
+    for name in (*wanted.values(), *input_names(design), "status"):
+        if name not in ds.variables:
+            raise CalibrationError(f"the dataset has no variable {name!r}")
+    good = np.flatnonzero(np.asarray(ds["status"].values) == Status.OK)
+    pending = int((np.asarray(ds["status"].values) == Status.PENDING).sum())
+    arrays = tuple(np.asarray(ds[name].values) for name in input_names(design))
+    inputs = as_inputs(design, arrays if len(arrays) > 1 else arrays[0])
+    outputs = sum(
+        int(np.prod(port.shape)) for port in design.program.outputs if "float" in port.dtype
+    )
+    samples = _spaced(len(inputs[0]), max(1, _OBSERVATIONS // max(1, outputs)))
+    chosen = good[_spaced(len(good), _CHIPS)]
+    values = observed(
+        design,
+        {port: _values(ds[name], chosen, samples) for port, name in wanted.items()},
+    )
+    finite = np.isfinite(values).all(axis=(1, 2, 3))
+    if int(finite.sum()) < 2:
+        raise CalibrationError(
+            f"{len(good)} of {ds.sizes['chip']} chips came out; a population needs at least 2",
+            remedy="look at the record's status and message",
+        )
+    return _Study(
+        design,
+        tile_moments(design),
+        as_tensors(tuple(array[samples] for array in inputs)),
+        torch.as_tensor(values[finite].mean(axis=1)),
+        values.shape[1],
+        int(finite.sum()),
+        int(ds.sizes["chip"] - len(good) - pending + (~finite).sum()),
+    )
+
+
+def _swept(ds: xr.Dataset, design: Design) -> Design:
+    """The design in the technology of the point of a sweep that was selected."""
+    changes: dict[str, Any] = {}
+    for name in ds.attrs.get("sweep", []):
+        if name in ds.dims:
+            raise CalibrationError(
+                f"the record is swept over {name!r}", remedy=f"select one point, ds.sel({name}=…)"
+            )
+        changes[name] = ds[name].item()
+    return design.with_technology(**changes) if changes else design
+
+
+def _values(
+    array: xr.DataArray, chips: NDArray[np.int64], samples: NDArray[np.int64]
+) -> NDArray[Any]:
+    return np.asarray(array.isel(chip=chips, sample=samples).values)
+
+
+def _spaced(available: int, wanted: int) -> NDArray[np.int64]:
+    """At most ``wanted`` indices, evenly over what there is."""
+    count = min(available, wanted)
+    return np.unique(np.linspace(0, max(0, available - 1), count).round().astype(np.int64))
+
+
+def _prior(
+    study: _Study, shift: Mapping[str, torch.Tensor], scale: Mapping[str, float], floor: float
+) -> Prior:
+    mean, variance = {}, {}
+    for moment in study.moments:
+        name = moment.tile.name
+        mean[name] = moment.mean + shift[name]
+        variance[name] = (moment.spread * scale[moment.tile.layer.name]).square()
+    return Prior(mean, variance, floor)
+
+
+def _spread(
+    study: _Study, posteriors: list[Posterior], scale: Mapping[str, float], floor: float
+) -> tuple[dict[str, float], float]:
+    """Maximise the likelihood of all chips over every layer's spread and the floor."""
+    cases = [_case(study, posterior) for posterior in posteriors]
+    names = [
+        layer.name
+        for layer in study.design.layers
+        if any(float(case.kernels[layer.name].diagonal().max()) > 0 for case in cases)
+    ]
+    power = float(np.mean([float(case.pseudo.square().mean()) for case in cases]))
+    unit = max(power, 1e-24) * 1e-4
+    # The least floor is where float32 digital arithmetic already is.
+    low = unit * 1e-6
+    start = [np.log(scale[name]) for name in names] + [np.log(max(floor, unit) / unit)]
+    theta = torch.tensor(start, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([theta], max_iter=25, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        total = torch.zeros((), dtype=torch.float64)
+        count = 0
+        for case in cases:
+            total = total + case.nll(names, theta, unit, low)
+            count += case.pseudo.numel()
+        # A weak prior (a factor of e either way) holds what the outputs do not tell.
+        total = total / count + 0.5 * theta[:-1].square().sum() / count
+        total.backward()  # type: ignore[no-untyped-call]
+        return total
+
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    found = theta.detach()
+    result = dict(scale)
+    for name, value in zip(names, found[:-1], strict=True):
+        result[name] = float(np.clip(np.exp(float(value)), *_SCALES))
+    return result, float(unit * torch.exp(found[-1]) + low)
+
+
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """One chip, linearised: its outputs about the population's, and what they can vary by."""
+
+    pseudo: torch.Tensor
+    kernels: Mapping[str, torch.Tensor]
+    noise: torch.Tensor
+
+    def nll(self, names: list[str], theta: torch.Tensor, unit: float, low: float) -> torch.Tensor:
+        covariance = torch.zeros(self.pseudo.numel(), self.pseudo.numel(), dtype=torch.float64)
+        for index, name in enumerate(names):
+            covariance = covariance + self.kernels[name] * torch.exp(2 * theta[index])
+        floor = (unit * torch.exp(theta[-1]) + low) * torch.eye(
+            self.noise.shape[1], dtype=torch.float64
+        )
+        factor = torch.linalg.cholesky(with_noise(covariance, self.noise + floor))
+        white = torch.linalg.solve_triangular(factor, self.pseudo.reshape(-1, 1), upper=False)
+        value: torch.Tensor = 0.5 * white.square().sum() + factor.diagonal().log().sum()
+        return value
+
+
+def _case(study: _Study, posterior: Posterior) -> _Case:
+    linear: Linearisation = posterior.linear
+    prior = posterior.prior
+    delta = {name: weight - prior.mean[name] for name, weight in posterior.weights.items()}
+    kernels = {}
+    for layer in study.design.layers:
+        variance = {
+            moment.tile.name: moment.spread.square()
+            if moment.tile.layer is layer
+            else torch.zeros_like(moment.spread)
+            for moment in study.moments
+        }
+        kernels[layer.name] = linear.kernel(linear, variance)
+    return _Case(posterior.residual + linear.apply(delta), kernels, linear.noise / study.trials)
+
+
+def _shared(posteriors: list[Posterior]) -> dict[str, torch.Tensor]:
+    """The chips' average deviation from the mean, without the share that chance explains."""
+    result = {}
+    for name, mean in posteriors[0].prior.mean.items():
+        deviation = torch.stack([posterior.weights[name] - mean for posterior in posteriors])
+        average = deviation.mean(0)
+        chance = float(deviation.var(0).sum()) / len(posteriors)
+        power = float(average.square().sum())
+        result[name] = average * (max(0.0, 1.0 - chance / power) if power > 0 else 0.0)
+    return result
+
+
+def _provenance(ds: xr.Dataset, study: _Study) -> dict[str, str]:
+    return {
+        "design_hash": study.design.hash,
+        "seed": str(ds.attrs.get("seed", "")),
+        "engine": str(ds.attrs.get("engine", "")),
+        "chips": str(study.chips),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("spicenn", "torch", "numpy")},
+    }

@@ -1,0 +1,156 @@
+"""Gaussian posterior of a chip's cells given outputs: Gauss–Newton in the dual."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from spicenn.compiler.jacobian import Linearisation
+from spicenn.compiler.probes import with_noise
+from spicenn.compiler.structural import Weights
+
+# Weights to their linearisation at the probes.
+Linearise = Callable[[Weights], Linearisation]
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """What is known of a chip before its probes.
+
+    mean, variance : per tile name, (wordline, output · slice).
+    floor : variance of an output that the model cannot explain.
+    """
+
+    mean: Mapping[str, torch.Tensor]
+    variance: Mapping[str, torch.Tensor]
+    floor: float
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """Laplace approximation at the most probable cells.
+
+    weights : per tile name, the most probable effective matrix.
+    linear : outputs and derivatives there.
+    factor : Cholesky factor of the outputs' covariance J V Jᵀ + noise.
+    noise : (sample, output, output), floor included.
+    prior : what it started from.
+    target : (sample, output), the outputs seen.
+    """
+
+    weights: Mapping[str, torch.Tensor]
+    linear: Linearisation
+    factor: torch.Tensor
+    noise: torch.Tensor
+    prior: Prior
+    target: torch.Tensor
+
+    @property
+    def residual(self) -> torch.Tensor:
+        """Seen less modelled outputs, (sample, output)."""
+        return self.target - self.linear.value
+
+    def covariance(self, linear: Linearisation) -> torch.Tensor:
+        """Posterior covariance of other inputs' outputs, per sample; (sample, output, output).
+
+        Noise of reading them is not part of it.
+        """
+        n, k = linear.value.shape
+        cross = self.linear.kernel(linear, self.prior.variance)
+        whitened = torch.linalg.solve_triangular(self.factor, cross, upper=False)
+        whitened = whitened.reshape(-1, n, k)
+        blocks = []
+        for index in range(n):  # only the diagonal blocks of the prior kernel are needed
+            one = linear.take(torch.tensor([index]))
+            w = whitened[:, index]
+            blocks.append(one.kernel(one, self.prior.variance) - w.T @ w)
+        return torch.stack(blocks)
+
+    def draw(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        """Draw the cells' deviation from the most probable ones (Matheron's rule)."""
+        deviation = {
+            name: value.sqrt() * torch.as_tensor(rng.standard_normal(tuple(value.shape)))
+            for name, value in self.prior.variance.items()
+        }
+        seen = self.linear.apply(deviation)
+        xi = torch.as_tensor(rng.standard_normal(tuple(seen.shape)))
+        root = torch.linalg.cholesky(self.noise)
+        seen = seen + torch.einsum("nkl,nl->nk", root, xi)
+        alpha = torch.cholesky_solve(seen.reshape(-1, 1), self.factor).reshape(seen.shape)
+        correction = self.linear.adjoint(alpha)
+        return {
+            name: value - self.prior.variance[name] * correction[name]
+            for name, value in deviation.items()
+        }
+
+
+def infer(
+    linearise: Linearise, prior: Prior, target: torch.Tensor, *, trials: int, iterations: int
+) -> Posterior:
+    """Most probable cells and their covariance, given outputs.
+
+    Minimises ½ Σ rᵀ (noise)⁻¹ r + ½ δᵀ V⁻¹ δ over the cells' deviations δ from the
+    prior mean by Gauss–Newton with step halving, each step solved with the outputs'
+    covariance (samples · outputs squared) and not with the cells'.
+
+    Parameters
+    ----------
+    target : (sample, output), mean over trials of the outputs seen.
+    trials : reads behind each target.
+    iterations : linearisations at most.
+    """
+    delta = {name: torch.zeros_like(value) for name, value in prior.mean.items()}
+    linear = linearise(prior.mean)
+    noise = _noise(linear, prior, trials)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(noise))
+
+    def cost(linear: Linearisation, delta: Weights) -> float:
+        r = target - linear.value
+        misfit = float(torch.einsum("nk,nkl,nl->", r, inverse, r))
+        return misfit + sum(
+            float((delta[name].square() / value.clamp_min(1e-300)).sum())
+            for name, value in prior.variance.items()
+        )
+
+    best = cost(linear, delta)
+    factor = _factor(linear, prior, noise)
+    for _ in range(iterations):
+        pseudo = target - linear.value + linear.apply(delta)
+        alpha = torch.cholesky_solve(pseudo.reshape(-1, 1), factor).reshape(pseudo.shape)
+        ahead = {
+            name: prior.variance[name] * value for name, value in linear.adjoint(alpha).items()
+        }
+        step, moved = 1.0, False
+        while step > 0.05:
+            tried = {name: (1 - step) * delta[name] + step * ahead[name] for name in delta}
+            there = linearise({name: prior.mean[name] + tried[name] for name in tried})
+            new = cost(there, tried)
+            if new < best:
+                moved = True
+                break
+            step /= 2
+        if not moved:
+            break
+        gain, best, delta, linear = best - new, new, tried, there
+        factor = _factor(linear, prior, noise)
+        if gain < 1e-3 * best:
+            break
+    weights = {name: prior.mean[name] + delta[name] for name in delta}
+    return Posterior(weights, linear, factor, noise, prior, target)
+
+
+def _noise(linear: Linearisation, prior: Prior, trials: int) -> torch.Tensor:
+    """Covariance of the target about the model; the read noise at the prior mean."""
+    k = linear.value.shape[1]
+    spread = float(linear.noise.diagonal(dim1=1, dim2=2).mean())
+    floor = max(prior.floor, 1e-6 * spread, 1e-24)
+    return linear.noise / trials + floor * torch.eye(k, dtype=torch.float64)
+
+
+def _factor(linear: Linearisation, prior: Prior, noise: torch.Tensor) -> torch.Tensor:
+    kernel = linear.kernel(linear, prior.variance)
+    factor: torch.Tensor = torch.linalg.cholesky(with_noise(kernel, noise))
+    return factor
