@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from spicenn.compiler import Chip, Design, Mapping, Tile, compile
+    # A module may be named after its function: take the function from there, beyond doubt.
+    from spicenn.compiler import Chip, Design, Mapping, Tile
+    from spicenn.compiler.compile import compile
     from spicenn.errors import SpicennError, Status
     from spicenn.study import monte_carlo
-    from spicenn.surrogate import calibrate, fit
+    from spicenn.surrogate.calibrate import calibrate
+    from spicenn.surrogate.fit import fit
     from spicenn.technology import Cell, Technology, parse_quantity
 
 __all__ = [

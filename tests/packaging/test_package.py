@@ -20,6 +20,11 @@ def test_every_public_name_resolves(name: str) -> None:
     assert name in dir(spicenn)
 
 
+@pytest.mark.parametrize("name", ["calibrate", "compile", "fit", "monte_carlo"])
+def test_functions_are_not_the_modules_of_the_same_name(name: str) -> None:
+    assert callable(getattr(spicenn, name))
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = spicenn.no_such_name  # type: ignore[attr-defined]
