@@ -101,6 +101,12 @@ class NgspiceEngine:
         child = self._child
         return child.pid if child is not None and child.alive else None
 
+    @property
+    def memory(self) -> int:
+        """Resident memory of the simulator [B], as it said last; 0 while there is none."""
+        child = self._child
+        return child.memory if child is not None else 0
+
     def solve(self, crossbar: Crossbar, g: Array, v: Array) -> Solution:
         """See ``Engine.solve``."""
         g, v = np.asarray(g, dtype=np.float64), np.asarray(v, dtype=np.float64)

@@ -45,7 +45,9 @@ _UNSOLVED = re.compile(
 _ABORTED = re.compile(r"simulation\(s\) aborted|simulation interrupted", re.IGNORECASE)
 _NOISE = re.compile(
     r"^(note: no compatibility|circuit:|doing analysis|using (klu|sparse)|no\. of data rows"
-    r"|reference value|last node voltages|-+|node\s|any of the following)",
+    r"|reference value|last node voltages|-+|node\s|any of the following|dc solution failed"
+    r"|(note|warning): .*stepping|please check your input|\S+( +[-+\d.e]+){2}"
+    r"|error: ngspice\.dll cannot recover)",
     re.IGNORECASE,
 )
 
@@ -92,6 +94,4 @@ def summary(text: str) -> str:
     """The telling lines, on one."""
     lines = [line.strip() for line in text.splitlines()]
     kept = list(dict.fromkeys(line for line in lines if line and not _NOISE.match(line)))
-    telling = [line for line in kept if re.search(r"error|warn|fail|singular|doanal", line, re.I)]
-    chosen = telling or kept
-    return "; ".join(chosen[:3] + chosen[3:][-2:])[:600]
+    return "; ".join(kept if len(kept) <= 6 else [*kept[:3], *kept[-3:]])[:600]

@@ -29,5 +29,7 @@ def candidates() -> list[str]:
 
 
 def last_resort() -> str | None:
-    """What the system's own search finds; slow, so asked for last."""
+    """What the system's own search finds; slow, so asked for last. None where one is chosen."""
+    if os.environ.get("NGSPICE_LIBRARY_PATH"):
+        return None
     return ctypes.util.find_library("ngspice")
