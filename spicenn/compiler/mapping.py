@@ -9,6 +9,9 @@ from spicenn.errors import InputError
 
 Bias = Literal["row", "digital"]
 
+# Integers of so many bits are exact in double precision, with room for their sums.
+_MOST_BITS = 32
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -57,6 +60,10 @@ class Mapping:
         for key, low in (("cell_bits", 1), ("input_bits", 2), ("dac_bits", 1), ("adc_bits", 2)):
             if getattr(self, key) is not None:
                 _at_least(key, getattr(self, key), low)
+            if (getattr(self, key) or 0) > _MOST_BITS:
+                raise InputError(f"{key} = {getattr(self, key)!r} is more than {_MOST_BITS} bits")
+        if self.slices * (self.cell_bits or 0) > _MOST_BITS:
+            raise InputError(f"slices x cell_bits is more than {_MOST_BITS} bits")
         if self.slices > 1 and self.cell_bits is None:
             raise InputError("slices > 1 needs cell_bits", remedy="say how many bits a cell holds")
         if self.dac_bits is not None and self.input_bits is None:

@@ -307,6 +307,13 @@ def _models() -> dict[str, Callable[[], Entry]]:
         "matmul": lambda: (
             Lambda(lambda s, v: s.a.weight @ v + s.a.bias[:, None], a=nn.Linear(4, 3)), x(4, 5),
         ),
+        "bmm": lambda: (
+            Lambda(
+                lambda s, v: torch.bmm(v, s.a.weight.T[None].expand(v.shape[0], 4, 3)),
+                a=nn.Linear(4, 3),
+            ),
+            x(5, 4),
+        ),
         "addmm": lambda: (
             Lambda(lambda s, v: torch.addmm(s.a.bias, v, s.a.weight.T), a=nn.Linear(4, 3)), x(4),
         ),

@@ -36,6 +36,7 @@ class Builder:
         self.constants = dict(graph.constants)
         self.origins = dict(graph.origins)
         self.calls: list[Call] = []
+        self._expanded = {c.name: c.args[0] for c in graph.calls if c.op == "aten.expand.default"}
         self._made: dict[tuple[str, str], Constant] = {}
 
     def constant(
@@ -62,6 +63,14 @@ class Builder:
             )
         )
         return Ref(name)
+
+    def unexpanded(self, value: Any) -> Any:
+        """Return the matrix that a value repeats for every sample, other values as they are."""
+        if not isinstance(value, Ref) or not is_constant(self._expanded.get(value.name)):
+            return value
+        constant: Constant = self._expanded[value.name]
+        one_matrix = self.rank(constant) == 3 and self.constants[constant.name].shape[0] == 1
+        return constant if one_matrix else value
 
     def rank(self, constant: Constant) -> int:
         return self.constants[constant.name].ndim
@@ -96,6 +105,8 @@ def _linear(call: Call, build: Builder) -> bool:
 def _matmul(call: Call, build: Builder) -> bool:
     """mm, matmul and bmm with one constant operand."""
     x, y = call.args
+    if call.op == "aten.bmm.default":
+        y = build.unexpanded(y)
     if is_constant(y) and isinstance(x, Ref):
         if build.rank(y) == 3 and build.constants[y.name].shape[0] == 1:
             y = build.constant(y, "matrix", lambda t: t[0])

@@ -78,7 +78,7 @@ def export(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Graph:
             program = exported.run_decompositions({})
         except Exception as error:
             # torch.export raises a dozen unrelated types.
-            raise failure(error, model, renamed) from error
+            raise failure(error, model, inputs, renamed) from error
     return _read(program, type(model).__name__, len(inputs), renamed)
 
 

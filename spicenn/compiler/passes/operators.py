@@ -18,12 +18,15 @@ _REMEDIES = {
     "aten.rand": "draw noise outside of the model",
     "aten.nonzero": "the shape of a value must not depend on data",
 }
+_ATTENTION = "aten.scaled_dot_product_attention.default"
 _GENERAL = "rewrite this part with the operators listed in spicenn.compiler.operators"
 
 
 def check_operators(graph: Graph) -> Graph:
     """Return the graph. Raises CompileError naming operator, module and line."""
     for call in graph.calls:
+        if call.op == _ATTENTION and call.argument(4, "dropout_p", 0.0):
+            raise call.refuse("attention drops out at random", _REMEDIES["aten.native_dropout"])
         if call.op != CROSSBAR and call.op not in operators.ALLOWED:
             raise call.refuse(f"the operator {call.op} is not supported", remedy(call))
     return graph

@@ -54,23 +54,21 @@ def _is_users(file: str) -> bool:
     return file.startswith(_SITE) or not file.startswith(_STDLIB)
 
 
-def failure(error: Exception, model: nn.Module, renamed: Mapping[str, str]) -> CompileError:
+def failure(
+    error: Exception,
+    model: nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    renamed: Mapping[str, str],
+) -> CompileError:
     """Turn what torch.export raised into an error that names module and line."""
-    paths = {id(module): original(path, renamed) for path, module in model.named_modules()}
-    frames: list[tuple[str, int]] = []
-    module = ""
-    trace = error.__traceback__
-    while trace is not None:
-        frame = trace.tb_frame
-        frames.append((frame.f_code.co_filename, trace.tb_lineno))
-        module = paths.get(id(frame.f_locals.get("self")), module)
-        trace = trace.tb_next
-    where = location(module, innermost_line(frames))
     text = str(error).strip()
+    where = _place(error, model, renamed)
     if "specialized it to be a constant" in text or "Constraints violated" in text:
+        # The trace went through and was refused as a whole; one more sample shows where.
+        more = _run_with_one_more(model, inputs)
         return CompileError(
             "the model works for one number of samples only",
-            where=where,
+            where=where if more is None else _place(more, model, renamed),
             remedy="use x.shape[0] or -1 instead of a number in reshape, view and expand",
         )
     if "data-dependent" in text or "DataDependent" in type(error).__name__:
@@ -80,4 +78,32 @@ def failure(error: Exception, model: nn.Module, renamed: Mapping[str, str]) -> C
             remedy="a chip is one fixed circuit: use torch.where instead of if",
         )
     first = text.split("\n")[0][:300] or type(error).__name__
-    return CompileError(f"torch.export failed: {first}", where=where)
+    return CompileError(
+        f"torch.export failed: {first}",
+        where=where,
+        remedy="does the model run on the example, and does torch.export take it?",
+    )
+
+
+def _run_with_one_more(
+    model: nn.Module, inputs: tuple[torch.Tensor, ...]
+) -> Exception | None:
+    try:
+        model(*(torch.cat([x, x[:1]]) for x in inputs))
+    except Exception as error:
+        return error
+    return None
+
+
+def _place(error: Exception, model: nn.Module, renamed: Mapping[str, str]) -> str:
+    """Read module and line off the frames that an exception went through."""
+    paths = {id(module): original(path, renamed) for path, module in model.named_modules()}
+    frames: list[tuple[str, int]] = []
+    module = ""
+    trace = error.__traceback__
+    while trace is not None:
+        frame = trace.tb_frame
+        frames.append((frame.f_code.co_filename, trace.tb_lineno))
+        module = paths.get(id(frame.f_locals.get("self")), module)
+        trace = trace.tb_next
+    return location(module, innermost_line(frames))
