@@ -101,7 +101,7 @@ def test_a_chip_that_hangs_is_ended_at_its_timeout():
     g[:] = 1e-5
     g[1, 0, 0] = 9e-5
     with NgspiceEngine(timeout=1.5, tolerances=Tolerances(itl1=10**9)) as engine:
-        first = engine.versions and engine.pid
+        first = started(engine)
         solution = engine.solve(Crossbar("t", 2, 2, 10.0, 10.0, FLIPPING), g, v)
         assert list(solution.status) == [Status.OK, Status.TIMEOUT, Status.OK]
         assert "1.5 s" in solution.message[1]
@@ -116,11 +116,11 @@ def test_a_chip_that_hangs_is_ended_at_its_timeout():
 
 @pytest.mark.parametrize("how", [signal.SIGSEGV, signal.SIGKILL])
 def test_a_crash_in_the_middle_is_one_chips_status(how):
-    crossbar = Crossbar("t", 40, 40, 2.0, 2.0)
-    g, v = chips((40, 40), 4, 40)
+    crossbar = Crossbar("t", 24, 24, 2.0, 2.0)
+    g, v = chips((24, 24), 4, 40)
     with NgspiceEngine(timeout=30.0) as engine:
         expected = engine.solve(crossbar, g, v)
-        killer = threading.Timer(1.6 * expected.runtime.min(), os.kill, (engine.pid, how))
+        killer = threading.Timer(1.6 * expected.runtime.min(), os.kill, (started(engine), how))
         killer.start()
         solution = engine.solve(crossbar, g, v)
         killer.join()
@@ -130,7 +130,7 @@ def test_a_crash_in_the_middle_is_one_chips_status(how):
         fine = solution.status == Status.OK
         assert fine.sum() == 3
         np.testing.assert_array_equal(solution.current[fine], expected.current[fine])
-        threading.Timer(0.3, lambda: os.kill(engine.pid, how)).start()
+        threading.Timer(0.3, os.kill, (started(engine), how)).start()
         hanging = f"bad\nv1 a 0 1\nr1 a b 1\n{FLIP_FLOP}\n.options itl1=1000000000\n.op\n.end"
         with pytest.raises(SimulatorCrash, match=how.name):
             engine.run(hanging, ["v(b)"])
@@ -139,9 +139,9 @@ def test_a_crash_in_the_middle_is_one_chips_status(how):
 
 def test_an_idle_process_that_died_is_replaced_silently(engine):
     assert is_good(engine)
-    os.kill(engine.pid, signal.SIGKILL)
-    while not gone(engine.pid):
-        time.sleep(0.01)
+    pid = started(engine)
+    os.kill(pid, signal.SIGKILL)
+    wait_until_gone(pid)
     assert is_good(engine)
 
 
@@ -163,6 +163,12 @@ def test_user_files_are_not_executed(monkeypatch, tmp_path):
     with NgspiceEngine() as engine:
         assert is_good(engine)
     assert [path.name for path in tmp_path.iterdir()] == [".spiceinit"]
+
+
+def started(engine: NgspiceEngine) -> int:
+    assert engine.versions
+    assert engine.pid is not None
+    return engine.pid
 
 
 def gone(pid: int | None) -> bool:

@@ -20,7 +20,7 @@ from spicenn.engines.ngspice.protocol import Array, Header, ProtocolError, pack,
 from spicenn.errors import EngineError, SimulationTimeout, SimulatorCrash, SpicennError
 
 _START = (
-    "import sys; sys.path.append(sys.argv[1]); "
+    "import sys; sys.argv[1] in sys.path or sys.path.insert(0, sys.argv[1]); "
     "from spicenn.engines.ngspice.child import main; main()"
 )
 _START_TIMEOUT_S = 60.0
