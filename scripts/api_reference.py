@@ -14,7 +14,15 @@ TARGET = Path(__file__).resolve().parent.parent / "docs" / "api.md"
 SECTIONS = {
     "Technology": ["Technology", "Corner", "Cell", "parse_quantity"],
     "Compile": ["compile", "Tile", "Mapping", "Design", "Chip"],
-    "Study": ["monte_carlo", "open_record", "accuracy", "yield_interval", "quantile_interval"],
+    "Study": [
+        "monte_carlo",
+        "open_record",
+        "tile_record",
+        "design_of",
+        "accuracy",
+        "yield_interval",
+        "quantile_interval",
+    ],
     "Surrogate": ["fit", "calibrate", "Surrogate", "Calibration"],
     "Errors": ["SpicennError", "Status"],
 }

@@ -11,46 +11,69 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    # A module may be named after its function: take the function from there, beyond doubt.
-    from spicenn.compiler import Chip, Design, Mapping, Tile
-    from spicenn.compiler.compile import compile
+    from spicenn.compiler import Chip, Design, Mapping, Tile, compile
     from spicenn.errors import SpicennError, Status
-    from spicenn.study import monte_carlo
-    from spicenn.surrogate.calibrate import calibrate
-    from spicenn.surrogate.fit import fit
-    from spicenn.technology import Cell, Technology, parse_quantity
+    from spicenn.study import (
+        accuracy,
+        design_of,
+        monte_carlo,
+        open_record,
+        quantile_interval,
+        tile_record,
+        yield_interval,
+    )
+    from spicenn.surrogate import Calibration, Surrogate, calibrate, fit
+    from spicenn.technology import Cell, Corner, Technology, parse_quantity
 
 __all__ = [
+    "Calibration",
     "Cell",
     "Chip",
+    "Corner",
     "Design",
     "Mapping",
     "SpicennError",
     "Status",
+    "Surrogate",
     "Technology",
     "Tile",
     "__version__",
+    "accuracy",
     "calibrate",
     "compile",
+    "design_of",
     "fit",
     "monte_carlo",
+    "open_record",
     "parse_quantity",
+    "quantile_interval",
+    "tile_record",
+    "yield_interval",
 ]
 
 _HOME = {
+    "Calibration": "spicenn.surrogate",
     "Cell": "spicenn.technology",
     "Chip": "spicenn.compiler",
+    "Corner": "spicenn.technology",
     "Design": "spicenn.compiler",
     "Mapping": "spicenn.compiler",
     "SpicennError": "spicenn.errors",
     "Status": "spicenn.errors",
+    "Surrogate": "spicenn.surrogate",
     "Technology": "spicenn.technology",
     "Tile": "spicenn.compiler",
+    "accuracy": "spicenn.study",
     "calibrate": "spicenn.surrogate",
     "compile": "spicenn.compiler",
+    "design_of": "spicenn.study",
     "fit": "spicenn.surrogate",
     "monte_carlo": "spicenn.study",
+    "open_record": "spicenn.study",
     "parse_quantity": "spicenn.technology",
+    "quantile_interval": "spicenn.study",
+    "tile_record": "spicenn.study",
+    "yield_interval": "spicenn.study",
 }
 
 

@@ -100,9 +100,7 @@ def test_conventions_plus_minus_and_sign():
     current = result.tiles[tile.name].bitline_current
     assert current.shape == (1, 1, 1, 1, 1, 2)  # chip, trial, sample, position, pulse, bitline
     # A positive input drives a positive voltage; its current flows out of the bitline.
-    np.testing.assert_allclose(
-        current.ravel(), IDEAL.v_read * np.array([IDEAL.g_max, IDEAL.g_min])
-    )
+    np.testing.assert_allclose(current.ravel(), IDEAL.v_read * np.array([IDEAL.g_max, IDEAL.g_min]))
 
 
 def test_a_chip_does_not_depend_on_its_company():

@@ -58,7 +58,9 @@ def test_plain_ngspice_on_the_files_reproduces_the_chips_output(tmp_path):
         share = (current[..., 0::2] - current[..., 1::2]) / span
         share = np.einsum("...po,p->...o", share, tile["pulse_weight"])
         layer = z.setdefault(tile["layer"], np.zeros((points["sample"], 5)))
-        layer[:, slice(*tile["outputs"])] += share[:, 0] * tile["input_scale"] * tile["weight_scale"]
+        layer[:, slice(*tile["outputs"])] += (
+            share[:, 0] * tile["input_scale"] * tile["weight_scale"]
+        )
     np.testing.assert_allclose(z["2"][:, :2], chip.run(x, engine="ngspice"), rtol=1e-6, atol=1e-9)
 
 
@@ -69,9 +71,7 @@ def test_netlist_live_simulator_and_record_hold_the_same_cells(tmp_path):
     with open_engine("ngspice") as engine:
         # Another chip first, so that this one's cells are set by alter.
         run_chips(design, [0, 1], 2, as_inputs(design, x), engine)
-        recorded = run_chips(
-            design, [1], 2, as_inputs(design, x), engine, keep=frozenset({"g"})
-        )
+        recorded = run_chips(design, [1], 2, as_inputs(design, x), engine, keep=frozenset({"g"}))
         for tile in design.tiles:
             drawn = chip.conductances()[tile.name]
             np.testing.assert_array_equal(recorded.tiles[tile.name].g[0], drawn)

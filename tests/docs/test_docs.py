@@ -74,5 +74,7 @@ def test_the_tutorial_runs(tmp_path):
     )
     client.execute()
     assert all(
-        output.output_type != "error" for cell in notebook.cells for output in cell.get("outputs", [])
+        output.output_type != "error"
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
     )

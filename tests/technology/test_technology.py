@@ -66,9 +66,15 @@ def test_bad_values_are_refused_with_key_value_and_range(change, words):
         ("name = ", ["not TOML", "Invalid value"]),
         ("name='x'\ng_min='1x'\ng_max=1\nv_read=1", ["g_min", "1x", "quantity"]),
         ("name='x'\ng_min=1e-6\ng_max=1e-4\nv_read=.2", ["not TOML"]),
-        ("name='x'\ng_min=0\ng_max=1e-4\nv_read=1\ncorners=[{name='a', speed=1}]", ["corners.speed"]),
+        (
+            "name='x'\ng_min=0\ng_max=1e-4\nv_read=1\ncorners=[{name='a', speed=1}]",
+            ["corners.speed"],
+        ),
         ("name='x'\ng_min=0\ng_max=1e-4\nv_read=1\ncell='ohmic'", ["cell", "table"]),
-        ("name='x'\ng_min=0\ng_max=1e-4\nv_read=1\ncell={name='c', netlist='.control'}", [".control"]),
+        (
+            "name='x'\ng_min=0\ng_max=1e-4\nv_read=1\ncell={name='c', netlist='.control'}",
+            [".control"],
+        ),
     ],
 )
 def test_bad_files_are_refused_with_file_and_key(text, words, tmp_path):
