@@ -50,7 +50,6 @@ class LocalWorkers:
         self._address = address
         self._count = count
         self._deaths = 0
-        self._ever_useful = False
         self._closing = threading.Event()
         self._processes: dict[int, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
         self._thread = threading.Thread(
@@ -60,7 +59,6 @@ class LocalWorkers:
 
     def useful(self) -> None:
         """Note that a task was finished: deaths before it are forgiven."""
-        self._ever_useful = True
         self._deaths = 0
 
     def close(self) -> None:
@@ -84,8 +82,8 @@ class LocalWorkers:
             if process.poll() is None:
                 return
             self._deaths += 1
-            # Deadly tasks end by themselves, so only workers that cannot start die for ever.
-            if self._deaths > self._count * (_LIVES if self._ever_useful else 2) + 1:
+            # Each of the workers may be running a task that is still to be given up.
+            if self._deaths > self._count * _LIVES + 1:
                 self.failure = _tail(log) or f"exit status {process.returncode}"
                 return
             self._forget(slot)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.study.conftest import assert_same
-from tests.study.programs import Program, running, until
 
 import spicenn as sn
 from spicenn.errors import EngineError, Status
 from spicenn.study import cluster, open_record, schedule, tile_record
 from spicenn.study.cluster import connect
 from spicenn.study.schedule import Job, run_jobs
-from spicenn.study.task import Outcome, Payload, StudyPlugin
+from spicenn.study.task import Payload, StudyPlugin
+from tests.study.conftest import assert_same
+from tests.study.programs import Program, running, until
+from tests.study.tasks import deadly
 
-CHIPS = 120
+CHIPS = 90
 
 
 @pytest.fixture(scope="module")
@@ -78,65 +78,40 @@ def kill_all(program: Program) -> None:
         process.kill()
 
 
+def press_ctrl_c(program: Program) -> None:
+    """As a terminal does: the whole group hears it."""
+    for process in (program.process, *program.workers()):
+        process.send_signal(signal.SIGINT)
+
+
 @pytest.mark.slow
 @pytest.mark.ngspice
-def test_killed_studies_go_on_where_they_were(folder, whole):
+def test_a_study_that_is_ended_goes_on_where_it_was(folder, whole):
     rng = np.random.default_rng(3)
     recorded = 0
-    kills: list[Callable[[Program], None]] = [kill_client, kill_all]
-    for kill in kills:
+    ways: list[tuple[Callable[[Program], None], int, str]] = [
+        (kill_client, -signal.SIGKILL, ""),
+        (kill_all, -signal.SIGKILL, ""),
+        (press_ctrl_c, -signal.SIGINT, "KeyboardInterrupt"),
+    ]
+    for end, status, said in ways:
         with running(folder, CHIPS) as program:
-            target = recorded + int(rng.integers(5, 25))
+            target = recorded + int(rng.integers(3, 15))
             program.wait_for(target)
-            kill(program)
-            assert program.finish()[0] == -signal.SIGKILL
+            end(program)
+            code, errors = program.finish()
+            assert code == status
+            assert errors.rstrip().endswith(said)
             assert program.leftovers() == []
         recorded = assert_recorded_chips_are_right(folder, whole, target)
     with running(folder, CHIPS) as program:
-        assert program.finish() == (0, "")
-        assert program.leftovers() == []
-    assert_complete(folder, whole)
-
-
-@pytest.mark.slow
-@pytest.mark.ngspice
-def test_killed_workers_and_simulators_are_replaced(folder, whole):
-    with running(folder, CHIPS) as program:
-        program.wait_for(10)
+        program.wait_for(recorded + 3)
         program.workers()[0].kill()
-        program.wait_for(30)
         until(lambda: len(program.simulators()) > 0, "a simulator runs")
         program.simulators()[0].kill()
-        program.wait_for(50)
-        for process in program.workers():
-            process.kill()
         assert program.finish() == (0, "")
         assert program.leftovers() == []
     assert_complete(folder, whole)
-
-
-@pytest.mark.slow
-@pytest.mark.ngspice
-def test_ctrl_c_ends_a_study_cleanly(folder, whole):
-    with running(folder, CHIPS) as program:
-        program.wait_for(10)
-        for process in (program.process, *program.workers()):  # as a terminal does
-            process.send_signal(signal.SIGINT)
-        status, errors = program.finish()
-        assert status == -signal.SIGINT
-        assert errors.rstrip().endswith("KeyboardInterrupt")
-        assert program.leftovers() == []
-    assert_recorded_chips_are_right(folder, whole, 10)
-    assert {p.name for p in folder.iterdir()} == {"design", "x.npy", "study.py", "store"}
-
-
-def deadly(plugin: str, changes: dict, chips: tuple[int, ...]) -> Outcome:
-    """A task that takes its worker along when chip 2 is in it."""
-    from distributed import get_worker
-
-    if 2 in chips:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return get_worker().plugins[plugin].run(changes, chips)
 
 
 @pytest.mark.slow

@@ -7,13 +7,13 @@ import asyncio
 import numpy as np
 import pytest
 import xarray as xr
-from tests.study.conftest import assert_same
 
 import spicenn as sn
 from spicenn.compiler.execute import as_inputs, run_chips
 from spicenn.engines import open_engine
 from spicenn.errors import Status
 from spicenn.study import design_of, open_record, schedule, tile_record
+from tests.study.conftest import assert_same
 
 
 def test_record_holds_what_the_chips_give(design, x, address, tmp_path):

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.study.conftest import assert_same
 
 import spicenn as sn
 from spicenn.errors import DesignError, InputError, Status, StoreError
 from spicenn.study import design_of, open_record, tile_record
 from spicenn.study.lock import locked
+from tests.study.conftest import assert_same
 
 # No test here may get as far as running a chip.
 NOWHERE = "tcp://127.0.0.1:1"
