@@ -191,11 +191,17 @@ def wait_until_gone(pid: int | None) -> None:
 
 
 PARENT = """
-import sys, threading, time
+import os, sys, threading, time
 from spicenn.engines.ngspice.client import NgspiceEngine
 engine = NgspiceEngine(timeout=600.0)
 engine.versions
 print(engine.pid, flush=True)
+if sys.argv[1] == "forked":
+    helper = os.fork()
+    if not helper:
+        time.sleep(30)
+        os._exit(0)
+    print(helper, flush=True)
 if sys.argv[1] == "busy":
     hanging = ("bad\\nv1 a 0 1\\nr1 a b 1\\nb1 b 0 i=v(b)>0.5?1:-1\\n"
                ".options itl1=1000000000\\n.op\\n.end")
@@ -220,6 +226,21 @@ def test_no_process_outlives_a_killed_parent(state):
         assert not gone(child)
         parent.kill()
         wait_until_gone(child)
+
+
+def test_no_process_outlives_a_parent_whose_fork_holds_the_pipe():
+    """Then the pipe never closes: the simulator must see that its parent is gone."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, "forked"], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        child, helper = int(parent.stdout.readline()), int(parent.stdout.readline())
+        parent.kill()
+        try:
+            wait_until_gone(child)
+            assert not gone(helper)
+        finally:
+            os.kill(helper, signal.SIGKILL)
 
 
 def test_no_process_is_left_without_a_close():
