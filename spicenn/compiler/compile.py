@@ -19,7 +19,7 @@ _EXAMPLES = 4
 
 
 def compile(
-    model: nn.Module,
+    model: nn.Module | torch.export.ExportedProgram,
     example: Any,
     *,
     technology: Technology,
@@ -31,7 +31,8 @@ def compile(
 
     Parameters
     ----------
-    model : any module that ``torch.export`` can trace; it keeps its mode and weights.
+    model : any module that ``torch.export`` can trace, or what it exported; it keeps
+        its mode and weights.
     example : tensor or array, or a tuple of them for several inputs; sample axis first.
     technology : what the tiles are made of.
     tile, mapping : size of a tile, and how numbers become conductances and voltages.

@@ -23,7 +23,7 @@ from spicenn.compiler.design import Design
 from spicenn.compiler.mapping import Mapping
 from spicenn.errors import DesignError
 from spicenn.technology import Technology
-from tests.compiler.zoo import build
+from tests.compiler.zoo import build, compiled
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +88,7 @@ def test_everything_comes_back(design: Design, tmp_path: Path) -> None:
 
 
 def test_infinite_arguments_and_integer_inputs_survive() -> None:
-    model, example = build("tied-embedding")
-    design = compile(model, example, technology=Technology.preset("ideal"))
+    design = compiled("tied-embedding")
     assert Design.from_bytes(design.to_bytes()).program == design.program
 
     class Masked(torch.nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -194,6 +195,47 @@ def test_a_weight_that_is_not_finite_is_refused_by_name() -> None:
 def test_bad_examples(example: object, calibration: object, fact: str) -> None:
     with pytest.raises(InputError, match=fact):
         compile(nn.Linear(3, 2), example, technology=IDEAL, calibration=calibration)
+
+
+class Locked(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(3, 2)
+        self.lock = threading.Lock()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "fact"),
+    [
+        (lambda: abs, InputError, "builtin_function"),
+        (lambda: nn.Linear(3, 2, device="meta"), CompileError, "cannot be copied"),
+        (lambda: nn.LazyLinear(2), CompileError, "cannot be copied"),
+        (Locked, CompileError, "cannot be copied"),
+        (lambda: nn.Linear(3, 2).double(), CompileError, "dtype"),
+        (lambda: nn.Linear(4, 2), CompileError, "cannot be run"),
+        (
+            lambda: torch.export.export(nn.Linear(3, 2), (torch.ones(2, 3),)),
+            CompileError,
+            "one number of samples",
+        ),
+    ],
+)
+def test_models_that_cannot_be_used(
+    make: Callable[[], nn.Module], error: type[Exception], fact: str
+) -> None:
+    with pytest.raises(error, match=fact):
+        compile(make(), torch.ones(4, 3), technology=IDEAL)
+
+
+def test_an_exported_program_compiles_like_its_model() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    x = torch.linspace(-1.0, 1.0, 12).reshape(4, 3)
+    shapes = ({0: torch.export.Dim("batch")},)
+    exported = torch.export.export(model, (x,), dynamic_shapes=shapes)
+    a = compile(model, x, technology=IDEAL)
+    b = compile(exported, x, technology=IDEAL)
+    assert [layer.name for layer in b.layers] == [layer.name for layer in a.layers]
+    for one, other in zip(a.layers, b.layers, strict=True):
+        np.testing.assert_array_equal(one.weight, other.weight)
 
 
 def test_a_tile_too_narrow_for_an_output_is_refused() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,7 @@ from spicenn.errors import CompileError
 from tests.compiler.zoo import build
 
 
+@cache
 def traced(name: str) -> Graph:
     model, example = build(name)
     return export(eval_copy(model), example)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from spicenn.compiler.convolution import digital_crossbar
 from spicenn.compiler.design import Design
 from spicenn.compiler.program import CROSSBAR, execute
 from spicenn.technology import Technology
-from tests.compiler.zoo import ZOO, build, inputs_like
+from tests.compiler.zoo import ZOO, build, compiled, inputs_like
 
 IDEAL = Technology.preset("ideal")
 
@@ -31,7 +32,7 @@ def flat(y: object) -> list[Tensor]:
 @pytest.mark.parametrize("name", ZOO)
 def test_program_computes_what_the_model_computes(name: str) -> None:
     model, example = build(name)
-    design = compile(model, example if len(example) > 1 else example[0], technology=IDEAL)
+    design = compiled(name)
     for samples in (1, 2, 64):
         inputs = inputs_like(example, samples)
         with torch.no_grad():
@@ -43,6 +44,27 @@ def test_program_computes_what_the_model_computes(name: str) -> None:
             torch.testing.assert_close(y, target, rtol=1e-5, atol=1e-5)
     assert Design.from_bytes(design.to_bytes()).hash == design.hash
     assert "digital" in str(design)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "grouped-dilated-cnn", "resnet-block", "conv1d", "cross-attention", "tied-embedding",
+        "transformer-encoder", "tied-weights", "folded-frames",
+    ],
+)
+def test_an_ideal_chip_computes_what_the_model_computes(name: str) -> None:
+    """Over many small tiles, solved by Kirchhoff: layers, positions and samples meet again."""
+    model, example = build(name)
+    design = compiled(name)
+    assert len(design.tiles) > len(design.layers)
+    x = tuple(e.numpy() for e in example)
+    found = design.sample(chip=0, seed=1).run(x if len(x) > 1 else x[0], engine="nodal")
+    outputs = list(found.values()) if isinstance(found, dict) else [found]
+    with torch.no_grad():
+        expected = flat(model(*example))
+    for y, target in zip(outputs, expected, strict=True):
+        np.testing.assert_allclose(y, target.numpy(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -61,8 +83,7 @@ def test_double_precision_survives(name: str) -> None:
 
 def layers(name: str) -> dict[str, int]:
     """Layers of a model and how often each is used."""
-    model, example = build(name)
-    design = compile(model, example, technology=IDEAL)
+    design = compiled(name)
     return dict(Counter(n.args[0] for n in design.program.nodes if n.op == CROSSBAR))
 
 
@@ -91,8 +112,7 @@ def test_folding_needs_a_layer_of_its_own() -> None:
     """BatchNorm disappears behind its one producer and stays where something else reads it."""
 
     def digital(name: str) -> list[str]:
-        model, example = build(name)
-        design = compile(model, example, technology=IDEAL)
+        design = compiled(name)
         return [node.op for node in design.program.nodes if node.op.startswith("aten.")]
 
     assert digital("mlp-batchnorm") == ["aten.relu.default"]
@@ -107,8 +127,8 @@ def test_folding_needs_a_layer_of_its_own() -> None:
 )
 def test_samples_come_first_on_every_crossbar(name: str) -> None:
     """The chip reads (chip, trial, sample) off the first axis: rows must follow the samples."""
-    model, example = build(name)
-    design = compile(model, example, technology=IDEAL)
+    _, example = build(name)
+    design = compiled(name)
     constants = {key: torch.as_tensor(array) for key, array in design.constants.items()}
     digital = digital_crossbar(design.layers)
     seen: dict[int, list[Tensor]] = {}
@@ -127,8 +147,7 @@ def test_samples_come_first_on_every_crossbar(name: str) -> None:
 
 
 def test_attention_says_what_stays_digital() -> None:
-    model, example = build("attention")
-    text = str(compile(model, example, technology=IDEAL))
+    text = str(compiled("attention"))
     assert "dynamic products" in text
     assert "attention.in_proj" in text
 
@@ -145,7 +164,7 @@ def test_the_users_model_is_untouched() -> None:
 
 
 def test_fused_attention_is_switched_back_on() -> None:
-    model, example = build("transformer-encoder")
+    model, example = build("attention")
     assert torch.backends.mha.get_fastpath_enabled()
     compile(model, example, technology=IDEAL)
     assert torch.backends.mha.get_fastpath_enabled()

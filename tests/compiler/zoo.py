@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from spicenn.compiler.compile import compile
+from spicenn.compiler.design import Design
+from spicenn.compiler.mapping import Tile
+from spicenn.technology import Technology
 
 Entry = tuple[nn.Module, tuple[Tensor, ...]]
 
@@ -345,6 +351,13 @@ def build(name: str, dtype: torch.dtype = torch.float32) -> Entry:
         model, example = ZOO[name]()
         model = _settle(model).to(dtype).eval()
         return model, tuple(e.to(dtype) if e.is_floating_point() else e for e in example)
+
+
+@cache
+def compiled(name: str) -> Design:
+    """Return one model compiled to ideal tiles so small that most layers need several."""
+    model, example = build(name)
+    return compile(model, example, technology=Technology.preset("ideal"), tile=Tile(5, 6))
 
 
 def inputs_like(example: tuple[Tensor, ...], samples: int) -> tuple[Tensor, ...]:

@@ -8,7 +8,8 @@ from spicenn.compiler.passes.batchnorm import fold_batchnorm
 from spicenn.compiler.passes.canonical import canonicalize
 from spicenn.compiler.passes.clean import clean
 from spicenn.compiler.passes.constants import fold_constants
-from spicenn.compiler.passes.export import eval_copy, export
+from spicenn.compiler.passes.copying import eval_copy
+from spicenn.compiler.passes.export import export
 from spicenn.compiler.passes.extract import extract_layers
 from spicenn.compiler.passes.graph import Draft, Graph
 from spicenn.compiler.passes.operators import check_operators

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import re
 import threading
@@ -14,8 +13,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.export.graph_signature import InputKind, OutputKind
-from torch.nn.utils.spectral_norm import SpectralNorm
-from torch.nn.utils.weight_norm import WeightNorm
 
 from spicenn.compiler.operators import DTYPES, dtype_argument
 from spicenn.compiler.passes.graph import Axis, Call, Graph, Names, Samples
@@ -37,24 +34,6 @@ _SYMBOLIC = {
 }
 
 
-def eval_copy(model: nn.Module) -> nn.Module:
-    """Return a copy of the model on the CPU in eval mode; the original stays as it is."""
-    # A weight computed by a hook (the older weight_norm) is no leaf, which deepcopy refuses.
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, torch.Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    copied = copy.deepcopy(model, memo).cpu().eval()
-    for module in copied.modules():
-        for hook in tuple(module._forward_pre_hooks.values()):
-            if isinstance(hook, WeightNorm):
-                nn.utils.remove_weight_norm(module, hook.name)
-            elif isinstance(hook, SpectralNorm):
-                nn.utils.remove_spectral_norm(module, hook.name)
-    return copied.requires_grad_(False)
-
-
 def export(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Graph:
     """Trace a model with a free number of samples.
 
@@ -73,6 +52,8 @@ def export(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Graph:
         shapes[x] = {0: samples}
     with _tracing():
         try:
+            # What fails here fails for a reason of the model's, and says so best.
+            model(*inputs)
             dynamic = shapes.dynamic_shapes(model, inputs)  # type: ignore[no-untyped-call]
             exported = torch.export.export(model, inputs, dynamic_shapes=dynamic, strict=False)
             program = exported.run_decompositions({})
@@ -137,7 +118,10 @@ def _read(
             known[node.name] = Ref(call.name)
             calls.append(call)
         elif node.op not in ("placeholder", "output"):
-            raise CompileError(f"the trace holds a {node.op!r}, which has no mapping")
+            raise CompileError(
+                "control flow operators (torch.cond, while_loop, …) have no mapping",
+                remedy="a chip is one fixed circuit: use torch.where instead",
+            )
     return Graph(
         name, tuple(inputs), tuple(calls), _outputs(exported, known), constants, origins
     )

@@ -16,6 +16,8 @@ from spicenn.compiler.passes.graph import location
 from spicenn.compiler.passes.rename import original
 from spicenn.errors import CompileError
 
+# How torch says that a length cannot vary; the last is a program exported with a fixed one.
+_FIXED_BATCH = ("specialized it to be a constant", "Constraints violated", "Guard failed")
 _FRAME = re.compile(r'File "(.+?)", line (\d+)')
 # Code of these places is not the user's; installed packages may be.
 _FOREIGN = (f"{Path(torch.__file__).parent}/", f"{Path(__file__).parents[1]}/")
@@ -63,13 +65,14 @@ def failure(
     """Turn what torch.export raised into an error that names module and line."""
     text = str(error).strip()
     where = _place(error, model, renamed)
-    if "specialized it to be a constant" in text or "Constraints violated" in text:
+    if any(mark in text for mark in _FIXED_BATCH):
         # The trace went through and was refused as a whole; one more sample shows where.
         more = _run_with_one_more(model, inputs)
         return CompileError(
             "the model works for one number of samples only",
             where=where if more is None else _place(more, model, renamed),
-            remedy="use x.shape[0] or -1 instead of a number in reshape, view and expand",
+            remedy="use x.shape[0] or -1 instead of a number in reshape, view and expand, and "
+            "export with a dynamic first axis",
         )
     if "data-dependent" in text or "DataDependent" in type(error).__name__:
         return CompileError(
@@ -79,7 +82,7 @@ def failure(
         )
     first = text.split("\n")[0][:300] or type(error).__name__
     return CompileError(
-        f"torch.export failed: {first}",
+        f"cannot be run and traced: {first}",
         where=where,
         remedy="does the model run on the example, and does torch.export take it?",
     )
