@@ -91,7 +91,7 @@ def plan(
     )
 
 
-def chip_labels(chips: int | Sequence[int]) -> tuple[int, ...]:
+def chip_labels(chips: int | Iterable[int]) -> tuple[int, ...]:
     """Return the indices of the chips asked for: 0 … chips - 1, or the ones given.
 
     Raises InputError for none, repeated ones and ones that no seed can have.

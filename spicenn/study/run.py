@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ def monte_carlo(
     design: Design,
     x: Any,
     *,
-    chips: int | Sequence[int],
+    chips: int | Iterable[int],
     seed: int,
     engine: str = "ngspice",
     trials: int = 1,

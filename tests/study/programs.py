@@ -17,11 +17,17 @@ import psutil
 # report is one line, so that a test knows how far the study is.
 SCRIPT = """
 import sys
+import time
 import numpy as np
 import spicenn as sn
 import spicenn.study.schedule
 
 spicenn.study.schedule.MOST_CHIPS = 3
+
+def report(done, total, failed):
+    print(done, flush=True)
+    time.sleep(0.15)  # so that there is a middle to be killed in
+
 folder, chips = sys.argv[1], int(sys.argv[2])
 sn.monte_carlo(
     sn.Design.load(f"{folder}/design"),
@@ -32,7 +38,7 @@ sn.monte_carlo(
     keep=("g", "bitline_current"),
     store=f"{folder}/store",
     workers=2,
-    progress=lambda done, total, failed: print(done, flush=True),
+    progress=report,
 )
 """
 
@@ -54,7 +60,7 @@ class Program:
 
     def wait_for(self, done: int) -> None:
         """Read its progress until so many chips are done."""
-        assert self.process.stdout is not None
+        assert self.process.stdout is not None and self.process.stderr is not None
         for line in self.process.stdout:
             if int(line) >= done:
                 return
@@ -92,7 +98,7 @@ class Program:
 
     def _is_ours(self, process: psutil.Process) -> bool:
         try:
-            return (
+            return bool(
                 process.status() != psutil.STATUS_ZOMBIE
                 and process.environ().get("SPICENN_TEST") == self._token
             )

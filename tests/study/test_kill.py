@@ -24,11 +24,11 @@ CHIPS = 90
 
 @pytest.fixture(scope="module")
 def inputs(design: sn.Design, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the script reads: enough samples that a study lasts some seconds."""
+    """What the script reads."""
     folder = tmp_path_factory.mktemp("inputs")
     design.save(folder / "design")
     rng = np.random.default_rng(5)
-    np.save(folder / "x.npy", rng.uniform(0, 1, (150, 6)).astype(np.float32))
+    np.save(folder / "x.npy", rng.uniform(0, 1, (20, 6)).astype(np.float32))
     return folder
 
 
@@ -96,7 +96,7 @@ def test_a_study_that_is_ended_goes_on_where_it_was(folder, whole):
     ]
     for end, status, said in ways:
         with running(folder, CHIPS) as program:
-            target = recorded + int(rng.integers(3, 15))
+            target = recorded + int(rng.integers(3, 10))
             program.wait_for(target)
             end(program)
             code, errors = program.finish()
@@ -118,7 +118,7 @@ def test_a_study_that_is_ended_goes_on_where_it_was(folder, whole):
 def test_a_chip_that_takes_its_workers_along_is_a_crash(design, x, monkeypatch):
     monkeypatch.setattr(schedule, "run_task", deadly)
     payload = Payload(design.to_bytes(), (x,), 7, "nodal", 60.0, 1, frozenset())
-    status = {}
+    status: dict[int, int] = {}
     with connect(None, 1) as connection:
         connection.client.register_plugin(StudyPlugin("study", payload), name="study")
         for job, outcome in run_jobs(connection, "study", [Job((), {}, 0, (0, 1, 2, 3))]):

@@ -88,7 +88,7 @@ def test_a_store_grows_and_a_smaller_study_is_a_view(design, x, address, tmp_pat
 
 
 def test_sweep_adds_dimensions_and_keeps_the_draws(design, x, address):
-    sweep = {"r_wordline": [0.0, 50.0], "corner": ["tt", "ff"]}
+    sweep: dict[str, list[float | str]] = {"r_wordline": [0.0, 50.0], "corner": ["tt", "ff"]}
     ds = sn.monte_carlo(design, x, chips=3, seed=7, engine="nodal", sweep=sweep, scheduler=address)
     assert ds.output.dims[:3] == ("r_wordline", "corner", "chip")
     assert ds.r_wordline.attrs["units"] == "ohm"

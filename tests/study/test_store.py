@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,7 +125,7 @@ def test_a_growth_that_was_killed_half_way_is_undone(design, x, store, address, 
     import zarr
 
     whole = again(design, x, tmp_path / "whole", chips=8, scheduler=address)
-    group = zarr.open_group(store, mode="r+", use_consolidated=False)
+    group: Any = zarr.open_group(store, mode="r+", use_consolidated=False)
     for name in ("output", "status", "chip"):
         group[name].resize((9, *group[name].shape[1:]))
     (store / "status" / "c" / "0.abc.partial").write_bytes(b"half")
@@ -138,7 +139,7 @@ def test_crashes_and_timeouts_run_again_the_others_stay(design, x, store, addres
     import zarr
 
     good = open_record(store).load()
-    group = zarr.open_group(store, mode="r+", use_consolidated=False)
+    group: Any = zarr.open_group(store, mode="r+", use_consolidated=False)
     group["status"][:] = [1, Status.TIMEOUT, Status.CRASH, Status.NOT_CONVERGED, 1, 1]
     group["output"][1:4] = np.nan
     ds = again(design, x, store, scheduler=address)
