@@ -70,9 +70,7 @@ class Chip:
 
         inputs = as_inputs(self.design, x)
         with opened(engine, timeout=timeout) as running:
-            result = run_chips(
-                self.design, [self.index], self.seed, inputs, running, trials=trials
-            )
+            result = run_chips(self.design, [self.index], self.seed, inputs, running, trials=trials)
         if result.status[0] != Status.OK:
             raise error_of(Status(int(result.status[0])), result.message[0], where=repr(self))
         outputs = {
@@ -105,4 +103,3 @@ class Chip:
         from spicenn.compiler.export import to_pyspice
 
         return to_pyspice(self)
-

@@ -49,7 +49,9 @@ def encode(x: Array, layer: Layer, mapping: Mapping, technology: Technology) -> 
         # The bias is driven once, in the first phase, at full scale over the phase's weight.
         drive = 1.0 / abs(sign) if sign > 0 else 0.0
         rows = np.full((*phase.shape[:-1], count), drive)
-        for digit, weight in _pulses(np.concatenate([phase, rows], axis=-1), layer, mapping, technology):
+        for digit, weight in _pulses(
+            np.concatenate([phase, rows], axis=-1), layer, mapping, technology
+        ):
             fractions.append(digit)
             weights.append(sign * weight)
     return Drive(np.stack(fractions), np.array(weights), offset)
@@ -79,13 +81,14 @@ def _pulses(
 def convert(difference: Array, layer: Layer, mapping: Mapping) -> Array:
     """Quantise differential currents, given over v_read (g_max - g_min), as the ADC does.
 
-    A uniform mid-tread converter of ``adc_bits`` over ± current_scale that saturates.
+    A uniform mid-tread converter of ``adc_bits`` over ± current_scale that saturates;
+    in two's complement the negative side reaches one step further.
     """
     if mapping.adc_bits is None:
         return difference
     top = 2 ** (mapping.adc_bits - 1) - 1
     step = layer.current_scale / top
-    return np.clip(np.rint(difference / step), -top - 1, top) * step
+    return np.asarray(np.clip(np.rint(difference / step), -top - 1, top) * step)
 
 
 def combine(difference: Array, drive_weight: Array, layer: Layer, mapping: Mapping) -> Array:
@@ -103,4 +106,6 @@ def combine(difference: Array, drive_weight: Array, layer: Layer, mapping: Mappi
     """
     shape = (*difference.shape[:-1], -1, mapping.slices)
     converted = convert(difference, layer, mapping).reshape(shape)
-    return np.asarray(np.einsum("...pos,p,s->...o", converted, drive_weight, slice_weights(mapping)))
+    return np.asarray(
+        np.einsum("...pos,p,s->...o", converted, drive_weight, slice_weights(mapping))
+    )

@@ -6,7 +6,7 @@ from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +76,11 @@ class Design:
     def sample(self, *, seed: int, chips: Iterable[int]) -> list[Chip]: ...
 
     def sample(
-        self, chip: int | None = None, seed: int | None = None, *, chips: Iterable[int] | None = None
+        self,
+        chip: int | None = None,
+        seed: int | None = None,
+        *,
+        chips: Iterable[int] | None = None,
     ) -> Chip | list[Chip]:
         """Manufacture one chip, or several: every cell's value is fixed by index and seed.
 
@@ -94,7 +98,7 @@ class Design:
         assert chips is not None
         return [Chip(self, index, seed) for index in chips]
 
-    def probe_vectors(self, x_like: object, *, count: int, seed: int) -> NDArray[np.generic]:
+    def probe_vectors(self, x_like: Any, *, count: int, seed: int) -> Any:
         """Choose inputs that tell most about a chip; see ``compiler.probes``."""
         from spicenn.compiler.probes import probe_vectors
 

@@ -65,8 +65,15 @@ def from_document(document: dict[str, Any], arrays: Arrays) -> Design:
         document,
         "design",
         {
-            "name", "program", "layers", "constants", "technology", "tile", "mapping",
-            "example", "versions",
+            "name",
+            "program",
+            "layers",
+            "constants",
+            "technology",
+            "tile",
+            "mapping",
+            "example",
+            "versions",
         },
     )
     constants = {}
@@ -226,8 +233,7 @@ class _Reader:
             self.text(data["op"], where),
             tuple(self.argument(item, where) for item in self.items(data["args"], where)),
             tuple(
-                (key, self.argument(item, where))
-                for key, item in self.pairs(data["kwargs"], where)
+                (key, self.argument(item, where)) for key, item in self.pairs(data["kwargs"], where)
             ),
         )
 
@@ -252,8 +258,16 @@ class _Reader:
             value,
             "layer",
             {
-                "name", "index", "weight", "bias", "convolution", "signed", "input_scale",
-                "weight_scale", "current_scale", "source",
+                "name",
+                "index",
+                "weight",
+                "bias",
+                "convolution",
+                "signed",
+                "input_scale",
+                "weight_scale",
+                "current_scale",
+                "source",
             },
         )
         name = self.text(data["name"], "layer")

@@ -82,7 +82,7 @@ def as_inputs(design: Design, x: Any) -> tuple[NDArray[Any], ...]:
     given = x if isinstance(x, tuple | list) and len(ports) > 1 else (x,)
     if len(given) != len(ports):
         raise InputError(f"{len(given)} inputs given, the model takes {len(ports)}")
-    arrays = []
+    arrays: list[NDArray[Any]] = []
     for value, port in zip(given, ports, strict=True):
         array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
         if array.ndim == 0 or array.shape[1:] != port.shape or array.shape[0] == 0:
@@ -175,9 +175,7 @@ class _Run:
         v = np.moveaxis(drive.fraction[..., tile.slot.rows], 0, -2) * self.design.technology.v_read
         chips, trials, *inner, wordlines = v.shape
         alive = np.flatnonzero(self.status == Status.OK)
-        current = np.full(
-            (len(self.chips), trials, *inner, tile.crossbar.bitlines), np.nan
-        )
+        current = np.full((len(self.chips), trials, *inner, tile.crossbar.bitlines), np.nan)
         if alive.size:
             flat = v.reshape(chips, -1, wordlines)
             solution = self.engine.solve(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,9 +180,7 @@ def _legend(design: Design, tile: PlacedTile) -> list[str]:
     ]
 
 
-def _entry(
-    design: Design, tile: PlacedTile, use: int, file: str, v: Array
-) -> dict[str, Any]:
+def _entry(design: Design, tile: PlacedTile, use: int, file: str, v: Array) -> dict[str, Any]:
     layer, slot = tile.layer, tile.slot
     drive = encode(np.zeros((1, layer.inputs)), layer, design.mapping, design.technology)
     return {
@@ -214,4 +211,4 @@ def _replace(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     aside = path.with_name(path.name + ".part")
     aside.write_text(text, "utf-8")
-    os.replace(aside, path)
+    aside.replace(path)

@@ -99,11 +99,50 @@ class Linearisation:
         m, j = other.value.shape
         result = torch.zeros(n * k, m * j, dtype=torch.float64)
         for moment in self.moments:
-            v = variance[moment.tile.name]
-            slices = self._slices()
-            merged = (v.reshape(len(v), -1, len(slices)) * slices**2).sum(-1)
+            merged = self._merge_variance(variance[moment.tile.name])
             result = result + _tile_kernel(self._of(moment), other._of(moment), merged)
         return result
+
+    def blocks(self, variance: Weights) -> torch.Tensor:
+        """The kernel's diagonal blocks alone; (sample, output, output)."""
+        n, k = self.value.shape
+        result = torch.zeros(n, k, k, dtype=torch.float64)
+        for moment in self.moments:
+            drive, back = self._of(moment)
+            merged = self._merge_variance(variance[moment.tile.name])
+            if back.shape[2] == 1:
+                z = drive[:, 0].square() @ merged
+                result = result + torch.einsum("nko,no,nlo->nkl", back[:, :, 0], z, back[:, :, 0])
+                continue
+            root = merged.sqrt()
+            for index in range(n):  # a sample's features may be all that fits
+                one = (torch.einsum("pi,kpo->kio", drive[index], back[index]) * root).flatten(1)
+                result[index] += one @ one.T
+        return result
+
+    def spread_of(self, columns: torch.Tensor, variance: Weights) -> dict[str, torch.Tensor]:
+        """Square root of the variance times the transposed Jacobian times many columns.
+
+        Parameters
+        ----------
+        columns : (sample, output, column).
+
+        Returns
+        -------
+        Per tile name (wordline · output, column); slices are merged.
+        """
+        result = {}
+        for moment in self.moments:
+            drive, back = self._of(moment)
+            root = self._merge_variance(variance[moment.tile.name]).sqrt()
+            z = torch.einsum("nkt,nkpo->npot", columns, back)
+            merged = torch.einsum("npi,npot->iot", drive, z)
+            result[moment.tile.name] = (merged * root[:, :, None]).flatten(0, 1)
+        return result
+
+    def _merge_variance(self, variance: torch.Tensor) -> torch.Tensor:
+        slices = self._slices()
+        return (variance.reshape(len(variance), -1, len(slices)) * slices**2).sum(-1)
 
     def _of(self, moment: TileMoments) -> tuple[torch.Tensor, torch.Tensor]:
         return self.factors[moment.tile.layer.name].of(moment)

@@ -52,7 +52,13 @@ _softmax.default _log_softmax.default _to_copy.default
 DYNAMIC_PRODUCTS = frozenset(
     f"aten.{name}.default"
     for name in (
-        "baddbmm", "bmm", "einsum", "linear", "matmul", "mm", "scaled_dot_product_attention",
+        "baddbmm",
+        "bmm",
+        "einsum",
+        "linear",
+        "matmul",
+        "mm",
+        "scaled_dot_product_attention",
     )
 )
 

@@ -47,7 +47,8 @@ def place(design: Design) -> tuple[PlacedTile, ...]:
             name = f"{layer_name}_r{slot.row}_c{slot.column}"
             crossbar = Crossbar(
                 name,
-                *target.shape,
+                wordlines=target.shape[0],
+                bitlines=target.shape[1],
                 r_wordline=technology.r_wordline * wires,
                 r_bitline=technology.r_bitline * wires,
                 cell=technology.cell,

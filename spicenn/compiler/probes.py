@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from spicenn.compiler.design import Design
 
 # Inputs whose prediction a step of the search looks at.
-_TARGETS = 48
+_TARGETS = 24
 # Above so many observations (probes · outputs) a step would take seconds.
 _SEARCH_LIMIT = 2600
 
 
-def probe_vectors(design: Design, x_like: Any, *, count: int, seed: int, steps: int = 80) -> Any:
+def probe_vectors(design: Design, x_like: Any, *, count: int, seed: int, steps: int = 100) -> Any:
     """Choose inputs whose outputs tell most about a chip, before any chip is seen.
 
     Starts from samples of ``x_like`` and moves them, within its range, so as to
@@ -89,30 +89,36 @@ def _search(
     )
     variance = {moment.tile.name: moment.spread**2 for moment in moments}
 
-    def remaining(candidates: list[torch.Tensor], chip: Weights, index: Any) -> torch.Tensor:
-        targets = [torch.as_tensor(array[index]) for array in like]
-        target = linearise(design, moments, chip, targets)
-        seen = linearise(design, moments, chip, candidates, differentiable=True)
-        return remaining_variance(seen, target, variance)
-
-    def trial() -> tuple[dict[str, torch.Tensor], NDArray[np.int64]]:
-        return draw_chip(moments, rng), rng.permutation(len(like[0]))[:_TARGETS]
+    def trial() -> tuple[dict[str, torch.Tensor], Linearisation]:
+        chip = draw_chip(moments, rng)
+        index = rng.permutation(len(like[0]))[:_TARGETS]
+        return chip, linearise(design, moments, chip, [torch.as_tensor(a[index]) for a in like])
 
     # The same few chips judge the start and the end: a search that lost is dropped.
     judges = [trial() for _ in range(3)]
-    before = sum(float(remaining(probes, *judge).detach()) for judge in judges)
+
+    def judged() -> float:
+        fixed = [probe.detach() for probe in probes]
+        left = 0.0
+        for chip, target in judges:
+            seen = linearise(design, moments, chip, fixed)
+            left += float(remaining_variance(seen, target, variance))
+        return left
+
+    before = judged()
     for step in range(steps):
         # Ending on small steps settles what single chips and targets disagree about.
         for group, (low, high) in zip(optimiser.param_groups, bounds, strict=True):
             group["lr"] = 0.05 * (high - low) * (1.0 - 0.9 * step / steps)
         optimiser.zero_grad()
-        remaining(probes, *trial()).backward()  # type: ignore[no-untyped-call]
+        chip, target = trial()
+        seen = linearise(design, moments, chip, probes, differentiable=True)
+        descent(seen, target, variance).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         with torch.no_grad():
             for probe, (low, high) in zip(probes, bounds, strict=True):
                 probe.clamp_(low, high)
-    after = sum(float(remaining(probes, *judge).detach()) for judge in judges)
-    return tuple(probe.detach().numpy() for probe in probes) if after < before else start
+    return tuple(probe.detach().numpy() for probe in probes) if judged() < before else start
 
 
 def draw_chip(
@@ -140,6 +146,28 @@ def remaining_variance(
     whitened = torch.linalg.solve_triangular(factor, cross, upper=False)
     left: torch.Tensor = 1.0 - whitened.square().sum() / total
     return left
+
+
+def descent(probes: Linearisation, targets: Linearisation, variance: Weights) -> torch.Tensor:
+    """A scalar whose gradient by the probes is that of ``remaining_variance``.
+
+    With A = (K_pp + noise)⁻¹ K_pt held fixed the gradient is that of
+    tr(Aᵀ (K_pp + noise) A) − 2 tr(Aᵀ K_pt), and A meets the kernels through Jᵀ A
+    alone: no graph is kept of anything of size probes squared.
+    """
+    n, k = probes.value.shape
+    identity = torch.eye(targets.value.numel(), dtype=torch.float64)
+    wanted = targets.spread_of(identity.reshape(*targets.value.shape, -1), variance)
+    with torch.no_grad():
+        observed = with_noise(probes.kernel(probes, variance), probes.noise)
+        a = torch.cholesky_solve(
+            probes.kernel(targets, variance), torch.linalg.cholesky(observed)
+        ).reshape(n, k, -1)
+        total = sum(value.square().sum() for value in wanted.values())
+    loss = torch.einsum("nkt,nkl,nlt->", a, probes.noise, a)
+    for name, value in probes.spread_of(a, variance).items():
+        loss = loss + (value - 2 * wanted[name]).mul(value).sum()
+    return loss / total
 
 
 def with_noise(kernel: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:

@@ -72,9 +72,7 @@ def _mapping(design: Design) -> str:
     m = design.mapping
     parts = [f"bias as {'rows' if m.bias == 'row' else 'digital sum'}"]
     parts.append(
-        "analog weights"
-        if m.cell_bits is None
-        else f"weights over {m.slices} x {m.cell_bits} bits"
+        "analog weights" if m.cell_bits is None else f"weights over {m.slices} x {m.cell_bits} bits"
     )
     if m.input_bits is None:
         parts.append("analog inputs")

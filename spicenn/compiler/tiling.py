@@ -84,9 +84,7 @@ def physical_weight(layer: Layer, mapping: Mapping) -> Array:
     return np.concatenate([weight, np.repeat(share, count, axis=1)], axis=1)
 
 
-def target_conductance(
-    weight: Array, mapping: Mapping, technology: Technology
-) -> Array:
+def target_conductance(weight: Array, mapping: Mapping, technology: Technology) -> Array:
     """Map weights in [-1, 1] to conductances.
 
     Parameters

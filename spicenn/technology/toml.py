@@ -74,7 +74,9 @@ def to_dict(technology: Technology) -> dict[str, Any]:
 
 def _value(key: str, value: Any) -> Any:
     if key == "corners":
-        return tuple(_table(Corner, key, item, {"conductance", "wire_resistance"}) for item in value)
+        return tuple(
+            _table(Corner, key, item, {"conductance", "wire_resistance"}) for item in value
+        )
     if key == "cell":
         return _table(Cell, key, value, set())
     if key in _TEXT:

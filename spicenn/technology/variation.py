@@ -68,7 +68,7 @@ def read_noise(technology: Technology, g: Array, v: Array) -> Array:
     -------
     (..., sample, bitline) [A].
     """
-    return technology.read_noise * np.sqrt(np.square(v) @ np.square(g))
+    return np.asarray(technology.read_noise * np.sqrt(np.square(v) @ np.square(g)))
 
 
 def thermal_noise(technology: Technology, g: Array) -> Array:
@@ -93,6 +93,4 @@ def bitline_noise(technology: Technology, g: Array, v: Array) -> Array:
 
     Shapes as in ``read_noise``.
     """
-    return np.hypot(
-        read_noise(technology, g, v), thermal_noise(technology, g)[..., np.newaxis, :]
-    )
+    return np.hypot(read_noise(technology, g, v), thermal_noise(technology, g)[..., np.newaxis, :])

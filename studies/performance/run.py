@@ -16,6 +16,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -76,8 +77,10 @@ def spicelib_runner(
     crossbar: Crossbar, g: np.ndarray, v: np.ndarray, folder: Path, processes: int
 ) -> np.ndarray:
     """The same by spicelib's ``SimRunner``, with its own runner and raw reader."""
-    from spicelib import RawRead, SimRunner
-    from spicelib.simulators.ngspice_simulator import NGspiceSimulator
+    from spicelib import RawRead, SimRunner  # type: ignore[import-not-found]
+    from spicelib.simulators.ngspice_simulator import (  # type: ignore[import-not-found]
+        NGspiceSimulator,
+    )
 
     runner = SimRunner(
         simulator=NGspiceSimulator, parallel_sims=processes, output_folder=str(folder)
@@ -176,12 +179,12 @@ def one_array(size: int, repeats: int) -> dict[str, Any]:
             env={**os.environ, "NGSPICE_LIBRARY_PATH": library()},
         )
         peer = json.loads(done.stdout.splitlines()[-1])
-    write = [timed(lambda k=k: render_crossbar(crossbar, g[k], v[None]))[0] for k in range(repeats)]
+    write = [timed(partial(render_crossbar, crossbar, cells, v[None]))[0] for cells in g]
     cold = []
     for _ in range(repeats):
         with open_engine("ngspice") as engine:
             _ = engine.versions  # its process is up, as PySpice's library is loaded
-            seconds, solution = timed(lambda e=engine: e.solve(crossbar, g[:1], v[None, None]))
+            seconds, solution = timed(partial(engine.solve, crossbar, g[:1], v[None, None]))
         cold.append(seconds)
     agree(solution.current[0], np.array(peer["current"])[None])
     with open_engine("ngspice") as engine:
@@ -260,7 +263,7 @@ def engine() -> Any:
     """The worker's own engine, kept from task to task as a study's worker keeps it."""
     from distributed import get_worker
 
-    worker = get_worker()
+    worker: Any = get_worker()
     if not hasattr(worker, "engine"):
         worker.engine = open_engine("ngspice", timeout=20.0)
     return worker.engine

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from spicenn.compiler import archive
-from spicenn.compiler.compile import compile
+from spicenn.compiler.pipeline import compile
 from spicenn.compiler.design import Design
 from spicenn.compiler.mapping import Mapping
 from spicenn.errors import DesignError
@@ -77,7 +77,10 @@ def test_everything_comes_back(design: Design, tmp_path: Path) -> None:
     for a, b in zip(loaded.layers, design.layers, strict=True):
         assert np.array_equal(a.weight, b.weight)
         assert (a.name, a.convolution, a.signed, a.source) == (
-            b.name, b.convolution, b.signed, b.source,
+            b.name,
+            b.convolution,
+            b.signed,
+            b.source,
         )
     for name, array in design.constants.items():
         assert loaded.constants[name].dtype == array.dtype
@@ -158,7 +161,8 @@ EDITS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         "nothing before it",
     ),
     "constant": (
-        lambda d: node(d, "aten.relu.default").update(args=[{"constant": "gone"}]), "'gone'",
+        lambda d: node(d, "aten.relu.default").update(args=[{"constant": "gone"}]),
+        "'gone'",
     ),
     "layer": (lambda d: node(d, CROSSBAR)["args"].__setitem__(0, "gone"), "no layer"),
     "argument": (lambda d: node(d, "aten.relu.default").update(args=[{"eval": "1"}]), "eval"),

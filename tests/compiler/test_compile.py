@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spicenn.compiler.compile import compile
+from spicenn.compiler.pipeline import compile
 from spicenn.compiler.ideal import ideal_differences
 from spicenn.compiler.mapping import Mapping, Tile
 from spicenn.errors import CompileError, InputError
@@ -130,8 +130,11 @@ class Functional(nn.Module):
         (nn.LSTM(4, 3, batch_first=True), (5, 4), "aten.lstm"),
         (Functional(lambda x, w: functional.bilinear(x, x, w), 2, 4, 4), (4,), "bilinear"),
         (Functional(lambda x, w: x @ w, 3, 4, 2), (3, 5, 4), "constant of 3 axes"),
-        (nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False)), (4,),
-         "batch_norm"),
+        (
+            nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False)),
+            (4,),
+            "batch_norm",
+        ),
         (nn.ReLU(), (4,), "no linear map"),
     ],
 )

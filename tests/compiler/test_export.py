@@ -13,7 +13,7 @@ import spicenn as sn
 from spicenn.circuit import parse_crossbar, read_raw
 from spicenn.compiler.execute import as_inputs, run_chips
 from spicenn.compiler.program import CROSSBAR
-from spicenn.engines import open_engine
+from spicenn.engines.ngspice.client import NgspiceEngine
 from spicenn.errors import InputError
 
 pytestmark = pytest.mark.ngspice
@@ -51,7 +51,7 @@ def test_plain_ngspice_on_the_files_reproduces_the_chips_output(tmp_path):
     assert len(manifest["tiles"]) == len(design.tiles) > 2
     t = manifest["technology"]
     span = t["v_read"] * (t["g_max"] - t["g_min"])
-    z = {}
+    z: dict[str, np.ndarray] = {}
     for tile in manifest["tiles"]:
         points = tile["points"]
         current = plain_ngspice(tmp_path, tile["file"]).reshape(*points.values(), -1)
@@ -68,13 +68,15 @@ def test_netlist_live_simulator_and_record_hold_the_same_cells(tmp_path):
     design, x = design_of()
     chip = design.sample(chip=1, seed=2)
     chip.to_spice(tmp_path)
-    with open_engine("ngspice") as engine:
+    with NgspiceEngine() as engine:
         # Another chip first, so that this one's cells are set by alter.
         run_chips(design, [0, 1], 2, as_inputs(design, x), engine)
         recorded = run_chips(design, [1], 2, as_inputs(design, x), engine, keep=frozenset({"g"}))
         for tile in design.tiles:
             drawn = chip.conductances()[tile.name]
-            np.testing.assert_array_equal(recorded.tiles[tile.name].g[0], drawn)
+            kept = recorded.tiles[tile.name].g
+            assert kept is not None
+            np.testing.assert_array_equal(kept[0], drawn)
             _, written, _ = parse_crossbar((tmp_path / f"{tile.name}.cir").read_text())
             np.testing.assert_allclose(written, drawn, rtol=1e-15)
             engine.solve(tile.crossbar, drawn[None], np.zeros((1, 1, tile.crossbar.wordlines)))
@@ -83,12 +85,13 @@ def test_netlist_live_simulator_and_record_hold_the_same_cells(tmp_path):
 
 
 def test_netlists_without_an_engine_drive_the_ideal_values(tmp_path):
-    design, x = design_of()
+    design, _ = design_of()
     chip = design.sample(chip=0, seed=1)
     chip.to_spice(tmp_path)
     _, _, v = parse_crossbar((tmp_path / "x2_r0_c0.cir").read_text())
-    hidden = torch.tensor(design.example[0]) @ torch.tensor(design.layers[0].weight[0]).T
-    hidden = torch.relu(hidden + torch.tensor(design.layers[0].bias[0])).numpy()
+    layer = design.layers[0]
+    hidden = design.example[0] @ layer.weight[0].T
+    hidden = np.maximum(hidden + layer.bias, 0.0)
     assert v.shape == (len(design.example[0]), 6)  # five inputs and a bias row
     fraction = np.clip(hidden / design.layers[1].input_scale, 0.0, 1.0)
     np.testing.assert_allclose(v[:, :5], RRAM.v_read * fraction, atol=1e-15)
@@ -164,7 +167,7 @@ def test_pyspice_gets_a_circuit_that_simulates_the_same_tile(tmp_path):
     for j in range(other.crossbar.bitlines):
         circuit.V(f"others{j}", f"{other.name}_out_{j}", circuit.gnd, 0)
     names = [f"i(vs{j})" for j in range(tile.crossbar.bitlines)]
-    with open_engine("ngspice") as engine:
+    with NgspiceEngine() as engine:
         current = engine.run(f"{circuit}\n.op\n.end\n", names)
         g = chip.conductances()[tile.name]
         expected = engine.solve(tile.crossbar, g[None], v[None, None]).current[0, 0]

@@ -101,9 +101,7 @@ def test_inputs_come_back_from_their_pulses(
     np.testing.assert_allclose(total[:, 6:], 1.0, atol=1e-12)
 
 
-@given(
-    mappings(), Drives, st.booleans(), st.integers(1, 9), st.integers(6, 30), st.integers(0, 99)
-)
+@given(mappings(), Drives, st.booleans(), st.integers(1, 9), st.integers(6, 30), st.integers(0, 99))
 @settings(max_examples=60)
 def test_tiles_sum_to_the_matrix_product(
     mapping: Mapping, drive: str, signed: bool, wordlines: int, bitlines: int, seed: int
@@ -117,9 +115,7 @@ def test_tiles_sum_to_the_matrix_product(
     code = encode(x, layer, mapping, technology)
     z = np.zeros((3, 4))
     rows = physical_weight(layer, mapping)[0]
-    held = weight_of_conductance(
-        target_conductance(rows, mapping, technology), mapping, technology
-    )
+    held = weight_of_conductance(target_conductance(rows, mapping, technology), mapping, technology)
     for slot, difference in ideal_differences(x[:, np.newaxis], layer, tile, mapping, technology):
         z[:, slot.outputs] += combine(difference, code.weight, layer, mapping)
     z -= code.offset * held[:7].sum(axis=0)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spicenn.compiler.compile import compile
+from spicenn.compiler.pipeline import compile
 from spicenn.compiler.mapping import Mapping, Tile
 from spicenn.technology import Technology
 from tests.compiler.zoo import compiled

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spicenn.compiler.compile import compile
+from spicenn.compiler.pipeline import compile
 from spicenn.compiler.convolution import digital_crossbar
 from spicenn.compiler.design import Design
 from spicenn.compiler.program import CROSSBAR, execute
@@ -49,8 +49,14 @@ def test_program_computes_what_the_model_computes(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "grouped-dilated-cnn", "resnet-block", "conv1d", "cross-attention", "tied-embedding",
-        "transformer-encoder", "tied-weights", "folded-frames",
+        "grouped-dilated-cnn",
+        "resnet-block",
+        "conv1d",
+        "cross-attention",
+        "tied-embedding",
+        "transformer-encoder",
+        "tied-weights",
+        "folded-frames",
     ],
 )
 def test_an_ideal_chip_computes_what_the_model_computes(name: str) -> None:

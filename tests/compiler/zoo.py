@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spicenn.compiler.compile import compile
+from spicenn.compiler.pipeline import compile
 from spicenn.compiler.design import Design
 from spicenn.compiler.mapping import Tile
 from spicenn.technology import Technology
@@ -251,17 +251,39 @@ def _models() -> dict[str, Callable[[], Entry]]:
         ),
         "activations": lambda: (
             seq(
-                nn.Linear(6, 6), nn.GELU(), nn.GELU("tanh"), nn.SiLU(), nn.Hardswish(), nn.ELU(),
-                nn.PReLU(), nn.Softplus(), nn.Mish(), nn.Sigmoid(), nn.Hardtanh(), nn.ReLU6(),
-                nn.SELU(), nn.CELU(), nn.Softsign(), nn.Hardsigmoid(), nn.LogSigmoid(),
-                nn.Linear(6, 6), nn.GLU(-1), nn.Dropout(0.5), nn.Softmax(-1),
+                nn.Linear(6, 6),
+                nn.GELU(),
+                nn.GELU("tanh"),
+                nn.SiLU(),
+                nn.Hardswish(),
+                nn.ELU(),
+                nn.PReLU(),
+                nn.Softplus(),
+                nn.Mish(),
+                nn.Sigmoid(),
+                nn.Hardtanh(),
+                nn.ReLU6(),
+                nn.SELU(),
+                nn.CELU(),
+                nn.Softsign(),
+                nn.Hardsigmoid(),
+                nn.LogSigmoid(),
+                nn.Linear(6, 6),
+                nn.GLU(-1),
+                nn.Dropout(0.5),
+                nn.Softmax(-1),
             ),
             x(6),
         ),
         "layernorm": lambda: (
             seq(
-                nn.Linear(6, 8), nn.LayerNorm(8), nn.GELU(), nn.RMSNorm(8), nn.GroupNorm(2, 8),
-                nn.Linear(8, 3), nn.LogSoftmax(-1),
+                nn.Linear(6, 8),
+                nn.LayerNorm(8),
+                nn.GELU(),
+                nn.RMSNorm(8),
+                nn.GroupNorm(2, 8),
+                nn.Linear(8, 3),
+                nn.LogSoftmax(-1),
             ),
             x(6),
         ),
@@ -272,11 +294,13 @@ def _models() -> dict[str, Callable[[], Entry]]:
         "two-users": lambda: (TwoUsers(), x(2, 6, 6)),
         "shared-convolution": lambda: (SharedConv(), x(2, 7)),
         "weight-norm": lambda: (
-            seq(nn.utils.parametrizations.weight_norm(nn.Linear(6, 4)), nn.Tanh()), x(6),
+            seq(nn.utils.parametrizations.weight_norm(nn.Linear(6, 4)), nn.Tanh()),
+            x(6),
         ),
         "weight-norm-old": lambda: (_old_weight_norm(), x(6)),
         "spectral-norm": lambda: (
-            nn.utils.parametrizations.spectral_norm(nn.Conv2d(2, 3, 3)), x(2, 5, 5),
+            nn.utils.parametrizations.spectral_norm(nn.Conv2d(2, 3, 3)),
+            x(2, 5, 5),
         ),
         "tied-weights": lambda: (TiedWeights(), x(5)),
         "tied-embedding": lambda: (TiedAutoencoder(), tokens(7, 4)),
@@ -284,10 +308,12 @@ def _models() -> dict[str, Callable[[], Entry]]:
         "reused-parametrized": lambda: (_reused_parametrized(), x(6)),
         "attention": lambda: (Attention(), x(5, 8)),
         "cross-attention": lambda: (
-            CrossAttention(), (torch.randn(2, 3, 8), torch.randn(2, 5, 6)),
+            CrossAttention(),
+            (torch.randn(2, 3, 8), torch.randn(2, 5, 6)),
         ),
         "transformer-encoder": lambda: (
-            nn.TransformerEncoderLayer(8, 2, 12, batch_first=True), x(5, 8),
+            nn.TransformerEncoderLayer(8, 2, 12, batch_first=True),
+            x(5, 8),
         ),
         "transformer-encoder-norm-first": lambda: (
             nn.TransformerEncoder(
@@ -299,7 +325,8 @@ def _models() -> dict[str, Callable[[], Entry]]:
         ),
         "vision-transformer": lambda: (VisionTransformer(), x(1, 8, 8)),
         "embedding": lambda: (
-            seq(nn.Embedding(11, 6), nn.Flatten(), nn.Linear(24, 3)), tokens(11, 4),
+            seq(nn.Embedding(11, 6), nn.Flatten(), nn.Linear(24, 3)),
+            tokens(11, 4),
         ),
         "two-inputs": lambda: (TwoInputs(), (torch.randn(2, 4), torch.randn(2, 2))),
         "two-outputs": lambda: (
@@ -311,7 +338,8 @@ def _models() -> dict[str, Callable[[], Entry]]:
             x(5, 4),
         ),
         "matmul": lambda: (
-            Lambda(lambda s, v: s.a.weight @ v + s.a.bias[:, None], a=nn.Linear(4, 3)), x(4, 5),
+            Lambda(lambda s, v: s.a.weight @ v + s.a.bias[:, None], a=nn.Linear(4, 3)),
+            x(4, 5),
         ),
         "bmm": lambda: (
             Lambda(
@@ -321,10 +349,12 @@ def _models() -> dict[str, Callable[[], Entry]]:
             x(5, 4),
         ),
         "addmm": lambda: (
-            Lambda(lambda s, v: torch.addmm(s.a.bias, v, s.a.weight.T), a=nn.Linear(4, 3)), x(4),
+            Lambda(lambda s, v: torch.addmm(s.a.bias, v, s.a.weight.T), a=nn.Linear(4, 3)),
+            x(4),
         ),
         "positions-first": lambda: (
-            Lambda(lambda s, v: s.a(v.transpose(0, 1)).mean(0), a=nn.Linear(4, 3)), x(5, 4),
+            Lambda(lambda s, v: s.a(v.transpose(0, 1)).mean(0), a=nn.Linear(4, 3)),
+            x(5, 4),
         ),
         "folded-frames": lambda: (
             Lambda(
@@ -334,8 +364,15 @@ def _models() -> dict[str, Callable[[], Entry]]:
             x(3, 2, 6),
         ),
         "named-strangely": lambda: (
-            seq(OrderedDict([("a b\nc", nn.Linear(4, 3)), ("größe;", nn.Linear(3, 3)),
-                             ('"); raise SystemExit #', nn.Linear(3, 2))])),
+            seq(
+                OrderedDict(
+                    [
+                        ("a b\nc", nn.Linear(4, 3)),
+                        ("größe;", nn.Linear(3, 3)),
+                        ('"); raise SystemExit #', nn.Linear(3, 2)),
+                    ]
+                )
+            ),
             x(4),
         ),
     }

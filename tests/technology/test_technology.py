@@ -1,6 +1,7 @@
 """Technologies are checked records; every refusal names the key, the value and the range."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from spicenn.technology.variation import (
     thermal_noise,
 )
 
-BASE = dict(name="t", g_min=1e-6, g_max=1e-4, v_read=0.2)
+BASE: dict[str, Any] = {"name": "t", "g_min": 1e-6, "g_max": 1e-4, "v_read": 0.2}
 
 
 @pytest.mark.parametrize("name", Technology.presets())
@@ -104,7 +105,7 @@ def test_toml_takes_engineering_suffixes():
 
 @given(st.sampled_from(["f", "p", "n", "u", "m", "", "k", "meg", "g", "t"]), st.integers(1, 9999))
 def test_suffixes_are_exact_to_the_last_bit(suffix, number):
-    exponents = dict(f=-15, p=-12, n=-9, u=-6, m=-3, k=3, meg=6, g=9, t=12)
+    exponents = {"f": -15, "p": -12, "n": -9, "u": -6, "m": -3, "k": 3, "meg": 6, "g": 9, "t": 12}
     assert parse_quantity(f"{number}{suffix}") == float(f"{number}e{exponents.get(suffix, 0)}")
     assert parse_quantity(f" {number} {suffix.upper()} ") == parse_quantity(f"{number}{suffix}")
 

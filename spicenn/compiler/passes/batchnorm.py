@@ -71,9 +71,7 @@ def _affine(call: Call, build: Builder) -> tuple[torch.Tensor, torch.Tensor]:
     return scale, shift
 
 
-def _producer(
-    call: Call, build: Builder, users: Counter[str], weights: Counter[str]
-) -> int | None:
+def _producer(call: Call, build: Builder, users: Counter[str], weights: Counter[str]) -> int | None:
     x = call.args[0]
     if not isinstance(x, Ref) or users[x.name] != 1:
         return None

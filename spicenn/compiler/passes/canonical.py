@@ -58,9 +58,7 @@ class Builder:
         self.calls.append(
             replace(call, name=name, op=op, args=args, kwargs=(), target=None)
             if base is None
-            else replace(
-                call, name=name, op=op, args=args, kwargs=(), target=None, shape=None
-            )
+            else replace(call, name=name, op=op, args=args, kwargs=(), target=None, shape=None)
         )
         return Ref(name)
 

@@ -82,9 +82,7 @@ def _foldable(call: Call) -> bool:
     return any(map(is_constant, arguments)) or call.shape is not None
 
 
-def _evaluate(
-    call: Call, function: Callable[..., Any], constants: dict[str, torch.Tensor]
-) -> Any:
+def _evaluate(call: Call, function: Callable[..., Any], constants: dict[str, torch.Tensor]) -> Any:
     def resolve(argument: Any) -> Any:
         if isinstance(argument, Constant):
             return constants[argument.name]

@@ -31,9 +31,7 @@ def check_against_model(graph: Graph, model: nn.Module, inputs: Sequence[torch.T
             )
 
 
-def emit(
-    graph: Graph, inputs: Sequence[torch.Tensor]
-) -> tuple[Program, dict[str, torch.Tensor]]:
+def emit(graph: Graph, inputs: Sequence[torch.Tensor]) -> tuple[Program, dict[str, torch.Tensor]]:
     """Return the program and its constants. ``inputs`` tell the outputs' shapes."""
     values = observe(graph, inputs)
     nodes = tuple(

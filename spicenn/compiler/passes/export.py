@@ -122,9 +122,7 @@ def _read(
                 "control flow operators (torch.cond, while_loop, …) have no mapping",
                 remedy="a chip is one fixed circuit: use torch.where instead",
             )
-    return Graph(
-        name, tuple(inputs), tuple(calls), _outputs(exported, known), constants, origins
-    )
+    return Graph(name, tuple(inputs), tuple(calls), _outputs(exported, known), constants, origins)
 
 
 def _constants(
@@ -162,9 +160,7 @@ def storage_key(tensor: torch.Tensor) -> tuple[Any, ...]:
     return (*place, tuple(tensor.shape), stride, tensor.dtype)
 
 
-def _call(
-    node: Any, names: Names, known: Mapping[str, Any], renamed: Mapping[str, str]
-) -> Call:
+def _call(node: Any, names: Names, known: Mapping[str, Any], renamed: Mapping[str, str]) -> Call:
     target = node.target
     origin = Origin.of(node)
     if isinstance(target, torch._ops.OpOverload):
@@ -283,5 +279,3 @@ def _output_names(spec: Any, count: int) -> list[str]:
         text = re.sub(r"\W+", "_", "_".join(parts), flags=re.ASCII).strip("_")
         result.append(names.fresh(text if text[:1].isalpha() else f"output_{text or 0}"))
     return result
-
-

@@ -65,13 +65,9 @@ def extract_layers(graph: Graph) -> Graph:
         constants[label] = bias.to(call.dtype or bias.dtype).reshape(shape)
         calls.append(replace(crossbar, name=product))
         calls.append(
-            replace(
-                call, op="aten.add.Tensor", args=(Ref(product), Constant(label)), target=None
-            )
+            replace(call, op="aten.add.Tensor", args=(Ref(product), Constant(label)), target=None)
         )
-    return replace(
-        graph, calls=tuple(calls), constants=constants, layers=tuple(layers.values())
-    )
+    return replace(graph, calls=tuple(calls), constants=constants, layers=tuple(layers.values()))
 
 
 def _use(call: Call, constants: Mapping[str, torch.Tensor]) -> _Use:
@@ -82,9 +78,7 @@ def _use(call: Call, constants: Mapping[str, torch.Tensor]) -> _Use:
     return _Use(call, key, None if bias is None else storage_key(constants[bias.name]))
 
 
-def _draft(
-    name: str, call: Call, constants: Mapping[str, torch.Tensor], own_bias: bool
-) -> Draft:
+def _draft(name: str, call: Call, constants: Mapping[str, torch.Tensor], own_bias: bool) -> Draft:
     weight = constants[call.args[1].name].detach().double()
     bias = None
     if own_bias and call.args[2] is not None:

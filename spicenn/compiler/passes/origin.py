@@ -88,9 +88,7 @@ def failure(
     )
 
 
-def _run_with_one_more(
-    model: nn.Module, inputs: tuple[torch.Tensor, ...]
-) -> Exception | None:
+def _run_with_one_more(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Exception | None:
     try:
         model(*(torch.cat([x, x[:1]]) for x in inputs))
     except Exception as error:

@@ -88,8 +88,7 @@ def _find(whole: torch.Tensor, alone: list[torch.Tensor]) -> _Place | None:
         split = whole.reshape(*whole.shape[:axis], *parts, *whole.shape[axis + 1 :])
         split = split.movedim(axis + 1, 0)
         if all(
-            close(part.flatten(axis, axis + 1), one)
-            for part, one in zip(split, alone, strict=True)
+            close(part.flatten(axis, axis + 1), one) for part, one in zip(split, alone, strict=True)
         ):
             return _Place(axis, before, factor // before)
     return None

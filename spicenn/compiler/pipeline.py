@@ -96,9 +96,7 @@ def _check_records(technology: object, tile: object, mapping: object) -> None:
         ("mapping", mapping or Mapping(), Mapping),
     ):
         if not isinstance(value, kind):
-            raise InputError(
-                f"{key} is a {type(value).__name__}", remedy=f"give a {kind.__name__}"
-            )
+            raise InputError(f"{key} is a {type(value).__name__}", remedy=f"give a {kind.__name__}")
 
 
 def _check_tile(design: Design) -> None:
