@@ -60,7 +60,8 @@ class Program:
 
     def wait_for(self, done: int) -> None:
         """Read its progress until so many chips are done."""
-        assert self.process.stdout is not None and self.process.stderr is not None
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
         for line in self.process.stdout:
             if int(line) >= done:
                 return
