@@ -22,10 +22,12 @@ class Prediction(NamedTuple):
     mean : (sample, output).
     std : (sample, output) of one noisy read: read noise, what the probes left open
         about the cells, and what the model cannot explain.
+    read_std : (sample, output), the read noise alone.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
+    read_std: torch.Tensor
 
 
 class ChipModel(nn.Module):
@@ -100,13 +102,14 @@ class ChipModel(nn.Module):
     def predict(self, *inputs: torch.Tensor) -> Prediction:
         """Mean and standard deviation of one read; linear in the noise, free of ``train()``."""
         linear = linearise(self.design, self._moments, self.weights(), inputs)
-        variance = linear.noise.diagonal(dim1=1, dim2=2) + self.floor
+        read = linear.noise.diagonal(dim1=1, dim2=2)
+        variance = read + self.floor
         with torch.no_grad():
             for draw in range(self.draws):
                 outputs = forward(self.design, self._moments, self.weights(draw), inputs)
                 error = flatten_outputs(outputs).to(torch.float64) - linear.value
                 variance = variance + error.square() / self.draws
-        return Prediction(linear.value, variance.sqrt())
+        return Prediction(linear.value, variance.sqrt(), read.sqrt())
 
     def reseed(self, seed: int) -> None:
         """Start the noise of ``train()`` anew. Raises InputError for a bad seed."""

@@ -61,13 +61,8 @@ class Posterior:
         n, k = linear.value.shape
         cross = self.linear.kernel(linear, self.prior.variance)
         whitened = torch.linalg.solve_triangular(self.factor, cross, upper=False)
-        whitened = whitened.reshape(-1, n, k)
-        blocks = []
-        for index in range(n):  # only the diagonal blocks of the prior kernel are needed
-            one = linear.take(torch.tensor([index]))
-            w = whitened[:, index]
-            blocks.append(one.kernel(one, self.prior.variance) - w.T @ w)
-        return torch.stack(blocks)
+        w = whitened.reshape(-1, n, k)
+        return linear.blocks(self.prior.variance) - torch.einsum("onk,onl->nkl", w, w)
 
     def draw(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Draw the cells' deviation from the most probable ones (Matheron's rule)."""
@@ -136,7 +131,7 @@ def infer(
             break
         gain, best, delta, linear = best - new, new, tried, there
         factor = _factor(linear, prior, noise)
-        if gain < 1e-3 * best:
+        if gain < 3e-3 * best:
             break
     weights = {name: prior.mean[name] + delta[name] for name in delta}
     return Posterior(weights, linear, factor, noise, prior, target)

@@ -70,7 +70,7 @@ def calibrate(
     *,
     folds: int = 4,
     seed: int = 0,
-    iterations: int = 8,
+    iterations: int = 5,
     draws: int = 16,
 ) -> Calibration:
     """Find one chip's cells from its outputs at a few probes.
