@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 _TRAINING = 1297
-_EPOCHS = 60
+_EPOCHS = 30
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,7 +64,7 @@ def _sorted(numbers: Numbers) -> Figure:
         left.annotate(
             f"chip {numbers.chips[worst]}, the worst: {score[worst]:.1f} %",
             (rank[0], score[worst]),
-            xytext=(9, 0),
+            xytext=(4, -12),
             textcoords="offset points",
             va="center",
             color=MINUS,
@@ -87,10 +87,10 @@ def _sorted(numbers: Numbers) -> Figure:
     left.set_title(f"{LABELS[numbers.kind].capitalize()} of every chip, %", wrap=False)
     left.annotate(
         f"ideal network {100 * numbers.ideal:.1f} %",
-        (order.size + failed + 0.8, 100 * numbers.ideal),
+        (0.4, 100 * numbers.ideal),
         xytext=(0, 4),
         textcoords="offset points",
-        ha="right",
+        ha="left",
         color=INK,
     )
     grid(left)

@@ -92,6 +92,9 @@ def to_svg(figure: Figure, name: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    # Only what something refers to keeps its identifier: the others repeat between figures.
+    used = set(re.findall(r"#([\w.-]+)", text))
+    text = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", text)
     return text.replace("'DejaVu Sans'", FONT).strip()
 
 

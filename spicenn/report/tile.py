@@ -14,7 +14,7 @@ from spicenn.compiler.placement import PlacedTile, sample_tile
 from spicenn.engines.nodal import NodalEngine, node_voltages
 from spicenn.errors import EngineError
 from spicenn.report.numbers import Array
-from spicenn.report.style import FAINT, INK, MINUS, MUTED, PLUS, bare, new_figure
+from spicenn.report.style import INK, MINUS, MUTED, PLUS, bare, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Cells of a drawing that can still be told apart.
 _WORDLINES, _BITLINES = 36, 44
+_WIRE = "#c3ccd4"
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +99,12 @@ def _draw_cells(axes: Axes, seen: TileView, g_max: float) -> None:
     columns -= columns % 2
     bare(axes)
     y, x = np.arange(rows), np.arange(columns) + 0.55 * (np.arange(columns) // 2)
-    axes.hlines(y, -1.6, x[-1] + 0.7, color=FAINT, linewidth=0.9, zorder=1)
-    axes.vlines(x, -0.7, rows - 0.1, color=FAINT, linewidth=0.9, zorder=1)
+    axes.hlines(y, -1.6, x[-1] + 0.7, color=_WIRE, linewidth=0.9, zorder=1)
+    axes.vlines(x, -0.7, rows - 0.1, color=_WIRE, linewidth=0.9, zorder=1)
     area = np.clip(seen.g[:rows, :columns] / g_max, 0.0, 1.3)
-    size = min(330 / max(rows, 12), 520 / max(columns, 12)) * 3.1
+    # Points squared: the largest cell nearly touches its neighbours.
+    pitch = min(250 / (rows + 7), 400 / (1.28 * columns + 6))
+    size = 0.8 * pitch**2
     for pair, colour in ((0, PLUS), (1, MINUS)):
         at_x, at_y = np.meshgrid(x[pair::2], y)
         axes.scatter(
@@ -153,6 +156,7 @@ def _draw_drop(figure: Figure, axes: Axes, lost: Array) -> None:
     bar.outline.set_visible(False)
     bar.ax.set_title("mV", fontsize=8, fontweight="normal", color=MUTED, loc="center")
     axes.set(xlabel="bitline", ylabel="wordline")
+    axes.locator_params(integer=True)
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.set_title("Voltage that the wires take from each cell")
