@@ -28,7 +28,7 @@ class Digits:
     y_test: NDArray[np.int64]
 
 
-class Mlp(nn.Module):
+class DigitClassifier(nn.Module):
     """64 pixels, 16 hidden units, 10 classes."""
 
     def __init__(self) -> None:
@@ -53,12 +53,12 @@ def load() -> Digits:
     return Digits(x[:_TRAINING], y[:_TRAINING], x[_TRAINING:], y[_TRAINING:])
 
 
-def train(digits: Digits, seed: int) -> Mlp:
+def train(digits: Digits, seed: int) -> DigitClassifier:
     """Train the network; the same seed gives the same weights on the same machine."""
     x, y = torch.as_tensor(digits.x_train), torch.as_tensor(digits.y_train)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Mlp()
+        model = DigitClassifier()
         optimiser = torch.optim.Adam(model.parameters(), lr=1e-2, weight_decay=1e-4)
         for _ in range(_EPOCHS):
             for batch in torch.split(torch.randperm(len(x)), 64):
@@ -69,7 +69,7 @@ def train(digits: Digits, seed: int) -> Mlp:
     return model.eval()
 
 
-def accuracy(model: Mlp, x: NDArray[np.float32], y: NDArray[np.int64]) -> float:
+def accuracy(model: DigitClassifier, x: NDArray[np.float32], y: NDArray[np.int64]) -> float:
     """Share of samples that the network classifies rightly."""
     with torch.no_grad():
         scores = model(torch.as_tensor(x))

@@ -94,12 +94,26 @@ def _sorted(numbers: Numbers) -> Figure:
         color=INK,
     )
     grid(left)
-    _histogram(right, point, score[order], (low, high))
+    samples = len(numbers.ideal_outputs) * numbers.outputs.shape[1]
+    quantum = None if numbers.kind == "error" else 100 / samples
+    _histogram(right, point, score[order], (low, high), quantum)
     return figure
 
 
-def _histogram(axes: Axes, point: Point, score: Array, limits: tuple[float, float]) -> None:
-    edges = np.linspace(*limits, 25)
+def _bins(limits: tuple[float, float], quantum: float | None) -> Array:
+    """At most about 24 bins; values that come in steps share no bin unevenly."""
+    low, high = limits
+    if quantum is None:
+        return np.linspace(low, high, 25)
+    width = quantum * np.ceil((high - low) / (24 * quantum))
+    first = np.floor(low / width) * width - quantum / 2
+    return np.arange(first, high + width, width)
+
+
+def _histogram(
+    axes: Axes, point: Point, score: Array, limits: tuple[float, float], quantum: float | None
+) -> None:
+    edges = _bins(limits, quantum)
     counts, _ = np.histogram(score, bins=edges)
     axes.barh(edges[:-1], counts, height=np.diff(edges) * 0.86, align="edge", color=PALE)
     top = max(1, counts.max(initial=0))

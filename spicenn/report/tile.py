@@ -115,7 +115,9 @@ def _draw_cells(axes: Axes, seen: TileView, g_max: float) -> None:
         _draw_drives(axes, seen.v[:rows], float(np.abs(seen.v).max()))
     if seen.current is not None:
         _draw_currents(axes, seen.current[:columns], x, rows)
-    axes.text(-4.6 if seen.v is not None else -1.6, -1.7, "wordlines", color=MUTED, ha="left")
+    axes.text(
+        -4.6 if seen.v is not None else -1.6, -1.7, "wordline voltages", color=MUTED, ha="left"
+    )
     axes.set(xlim=(-4.8, x[-1] + 1.2), ylim=(rows + 4.4, -2.4))
     cut = "" if (rows, columns) == seen.g.shape else f", the first {rows} × {columns} cells"
     axes.set_title(
