@@ -26,6 +26,10 @@ _LIMIT = 8000
 _MISFIT = 9.0
 # One-sided risk of accepting a calibration that does not help.
 _RISK = 0.01
+# Risk of calling any honest probe a stranger, before a factor of two on top.
+_OUTLIER = 1e-3
+# White noise that keeps a covariance positive, over its mean variance.
+_TRACE = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +60,12 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class _HeldOut:
-    """Per probe: squared errors of both models, and the calibrated one over its variance."""
+    """Per probe: mean squares of both models' errors, and of the whitened calibrated one's."""
 
     calibrated: NDArray[np.float64]
     population: NDArray[np.float64]
     normalised: NDArray[np.float64]
+    outputs: int
 
 
 def calibrate(
@@ -203,7 +208,7 @@ def _held_out(
 ) -> _HeldOut:
     """Predict every probe from the other folds."""
     count = len(target)
-    result = _HeldOut(np.empty(count), np.empty(count), np.empty(count))
+    result = _HeldOut(np.empty(count), np.empty(count), np.empty(count), target.shape[1])
     order = generator(seed, Purpose.PROBES, trial=1).permutation(count)
     prior = surrogate.prior
 
@@ -226,22 +231,34 @@ def _held_out(
         k = error.shape[1]
         floor = torch.eye(k, dtype=torch.float64) * prior.floor
         stated = posterior.covariance(there) + there.noise / trials + floor
-        variance = stated.diagonal(dim1=1, dim2=2).clamp_min(1e-300)
+        white = torch.linalg.solve_triangular(
+            torch.linalg.cholesky(stated + _TRACE * _mean_square(stated) * torch.eye(k)),
+            error.unsqueeze(-1),
+            upper=False,
+        )
         before = target[out] - at(out, prior.mean).value
         result.calibrated[out] = error.square().mean(1).numpy()
         result.population[out] = before.square().mean(1).numpy()
-        result.normalised[out] = (error.square() / variance).mean(1).numpy()
+        result.normalised[out] = white.square().mean((1, 2)).numpy()
     return result
+
+
+def _mean_square(covariance: torch.Tensor) -> torch.Tensor:
+    """Mean variance of each sample's outputs; (sample, 1, 1)."""
+    return covariance.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-300)[:, None, None]
 
 
 def _objection(held: _HeldOut) -> str | None:
     """Why the calibration is refused, None where it is not."""
-    from scipy.stats import ttest_1samp
+    from scipy.stats import chi2, ttest_1samp
 
     heldout, population, misfit = _summary(held)
-    # One probe whose outputs belong elsewhere is as far off as the outputs differ;
-    # an honest probe's error is a mean of squares about 1.
-    strangers = np.flatnonzero(held.normalised > 10 * _MISFIT)
+    # An honest probe's squared error is chi-square; where the model as a whole is too sure
+    # of itself, the median says by how much.
+    k = held.outputs
+    excess = max(1.0, float(np.median(held.normalised)) * k / chi2.median(k))
+    limit = 2.0 * excess * chi2.isf(_OUTLIER / len(held.normalised), k) / k
+    strangers = np.flatnonzero(held.normalised > limit)
     if misfit > np.sqrt(_MISFIT):
         return (
             f"held-out errors are {misfit:.0f} times what the model allows: the outputs are not "
