@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -142,7 +143,7 @@ def _compiled(
 
     x = load_inputs(example)
     x_cal = None if calibration is None else load_inputs(calibration)
-    return compile(
+    design = compile(
         load_model(model),
         x,
         technology=technology,
@@ -150,6 +151,8 @@ def _compiled(
         mapping=mapping,
         calibration=x_cal,
     )
+    # An exported program has lost the name of its class.
+    return replace(design, name=Path(model).stem) if model.endswith(".pt2") else design
 
 
 def _print(design: Design, output: Path | None, manifest: Path | None, as_json: bool) -> None:

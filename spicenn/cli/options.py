@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from spicenn.cli.types import COUNT, QUANTITY
+from spicenn.cli.types import COUNT
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -21,10 +21,12 @@ trust_model = click.option(
 
 timeout = click.option(
     "--timeout",
-    type=QUANTITY,
+    # Plain seconds: with engineering suffixes "1m" would be a millisecond.
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
     default=60.0,
     show_default=True,
-    help="Seconds that ngspice may take for one tile of all inputs of one chip.",
+    help="What ngspice may take for one tile of all inputs of one chip.",
 )
 
 

@@ -106,7 +106,6 @@ class SweepType(_Type):
 
 TILE = TileType()
 TECHNOLOGY = TechnologyType()
-QUANTITY = QuantityType()
 SWEEP = SweepType()
 
 

@@ -57,6 +57,15 @@ class Shell:
         return CliRunner().invoke(program, [str(a) for a in arguments], prog_name="spicenn")
 
 
+def tiny_model() -> torch.nn.Module:
+    """The model of ``tiny_model:build``."""
+    namespace: dict[str, object] = {}
+    exec(MODEL, namespace)
+    model = namespace["build"]()  # type: ignore[operator]
+    assert isinstance(model, torch.nn.Module)
+    return model
+
+
 @pytest.fixture
 def spicenn() -> Shell:
     return Shell()
@@ -70,10 +79,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     x = rng.uniform(0, 1, (12, 16)).astype(np.float32)
     np.save(folder / "x.npy", x)
     np.save(folder / "y.npy", rng.integers(0, 3, 12))
-    namespace: dict[str, object] = {}
-    exec(MODEL, namespace)
-    model = namespace["build"]()  # type: ignore[operator]
-    assert isinstance(model, torch.nn.Module)
+    model = tiny_model()
     design = sn.compile(model, x[:4], technology=sn.Technology.preset("rram-1r"), calibration=x)
     design.save(folder / "tiny.spicenn")
     ds = sn.monte_carlo(

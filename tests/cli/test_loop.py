@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import pytest
@@ -118,3 +120,60 @@ def test_python_m_spicenn_is_the_command_line() -> None:
         [sys.executable, "-m", "spicenn", "--version"], capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (0, f"spicenn, version {sn.__version__}\n")
+
+
+@pytest.mark.slow
+def test_an_exported_program_compiles_and_keeps_its_files_name(
+    spicenn: Shell, files: Files, tmp_path: Path
+) -> None:
+    """A .pt2 gives the same tiles as the module that it was exported from."""
+    import torch
+
+    from tests.cli.conftest import tiny_model
+
+    exported = torch.export.export(
+        tiny_model(), (torch.rand(2, 16),), dynamic_shapes=({0: torch.export.Dim("batch")},)
+    )
+    torch.export.save(exported, tmp_path / "net.pt2")
+    result = spicenn(
+        "compile", tmp_path / "net.pt2", "--trust-model", "--example", files.x, "-o",
+        tmp_path / "net.spicenn",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    design = sn.Design.load(tmp_path / "net.spicenn")
+    assert design.name == "net"
+    assert [layer.weight.shape for layer in design.layers] == [(1, 6, 16), (1, 3, 6)]
+
+
+@pytest.mark.slow
+@pytest.mark.ngspice
+def test_interrupt_keeps_what_is_finished_and_the_same_command_goes_on(
+    files: Files, tmp_path: Path
+) -> None:
+    """SIGINT during a study: exit code 130, no traceback, then the rest alone is run."""
+    command = [
+        sys.executable, "-m", "spicenn", "run", str(files.design), str(files.x), "--chips", "400",
+        "--seed", "1", "--store", str(tmp_path / "s.zarr"), "--workers", "1",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    store = tmp_path / "s.zarr"
+    while process.poll() is None and not (store.exists() and _finished(store)):
+        sleep(0.05)
+    assert process.poll() is None, "the study ended before it could be interrupted"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on" in errors
+    assert errors.rstrip().endswith("interrupted")
+    assert "Traceback" not in errors
+    finished = _finished(store)
+    assert 0 < finished < 400
+    command[command.index("400")] = str(finished)
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert f"{finished} of {finished} ok" in again.stdout
+
+
+def _finished(store: Path) -> int:
+    """How many chips a record holds so far."""
+    return int((open_record(store)["status"] == 1).sum())

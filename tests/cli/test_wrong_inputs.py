@@ -48,6 +48,7 @@ CASES = [
     ("run {design} {y} --chips 2 --seed 1 --store {out}", 1, "shape"),
     ("run {design} {x} --chips 2 --seed 1 --store {out} --sweep r_wordline", 2, "0,2,5"),
     ("run {design} {x} --chips 2 --seed 1 --store {out} --sweep r_wordline=2x", 2, "2x"),
+    ("run {design} {x} --chips 2 --seed 1 --store {out} --timeout 1m", 2, "1m"),
     ("run {design} {x} --chips 2 --seed 1 --store {out} --sweep a=1 --sweep a=2", 2, "twice"),
     ("run {design} {x} --chips 2 --seed 1 --store {out} --sweep colour=1", 1, "colour"),
     ("run {design} {x} --chips 2 --seed 2 --store {store} --engine nodal", 1, "seed"),
