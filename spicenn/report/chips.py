@@ -159,7 +159,7 @@ def _swept(numbers: Numbers) -> Figure:
         score = 100 * point.score[~np.isnan(point.score)]
         # Spread evenly by rank: no random jitter, and equal values stay apart.
         place = np.linspace(-0.24, 0.24, score.size) if score.size > 1 else np.zeros(score.size)
-        axes.scatter(at + place, np.sort(score), s=12, color=PALE, linewidths=0, zorder=2)
+        axes.scatter(at + place, np.sort(score), s=14, color=PLUS, linewidths=0, zorder=2)
         for interval, colour in ((point.median, INK), (point.tail, MINUS)):
             if np.isfinite(interval.estimate):
                 ends = np.clip([100 * interval.low, 100 * interval.high], low, high)

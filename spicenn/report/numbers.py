@@ -189,7 +189,7 @@ def _points(
         good = np.nan_to_num(sign * values, nan=-np.inf) >= sign * threshold - 1e-12
         points.append(
             Point(
-                ", ".join(f"{key} = {ds[key].values[i]}" for key, i in at.items()),
+                ", ".join(f"{key} = {_plain(ds[key].values[i])}" for key, i in at.items()),
                 values,
                 status,
                 tuple(str(m) for m in ds["message"].isel(at).values),
@@ -199,6 +199,10 @@ def _points(
             )
         )
     return tuple(points)
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _signed(interval: Interval, sign: float) -> Interval:
