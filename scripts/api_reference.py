@@ -45,20 +45,22 @@ def reference() -> str:
         for name in names:
             if name in sn.__all__:
                 lines += _entry(f"sn.{name}", getattr(sn, name), "###")
-    return "\n".join(lines) + "\n"
+    # One blank line between blocks, however they were put together.
+    page = [line for line, before in zip(lines, ["x", *lines], strict=False) if line or before]
+    return "\n".join(page).rstrip() + "\n"
 
 
 def _entry(name: str, value: Any, heading: str) -> list[str]:
     lines = ["", f"{heading} `{name}`", ""]
-    if callable(value):
-        lines += ["```python", f"{name}{_signature(value)}", "```", ""]
-    lines += [*_text(value), ""]
+    if callable(value) and not isinstance(value, property):
+        lines += ["```python", *_signature(name, value), "```", ""]
+    lines += _text(value)
     if inspect.isclass(value):
         for key, member in vars(value).items():
             public = not key.startswith("_") and (inspect.isfunction(member) or _wrapped(member))
-            if public and inspect.getdoc(_function(member)):
+            if public and inspect.getdoc(member):
                 lines += _entry(f"{name}.{key}", _function(member), "####")
-    return lines[:-1]
+    return lines
 
 
 def _wrapped(member: object) -> bool:
@@ -66,16 +68,30 @@ def _wrapped(member: object) -> bool:
 
 
 def _function(member: Any) -> Any:
-    if isinstance(member, property):
-        return member.fget
     return member.__func__ if isinstance(member, staticmethod | classmethod) else member
 
 
-def _signature(value: Any) -> str:
-    try:
-        return str(inspect.signature(value))
-    except ValueError:
-        return "(…)"
+def _signature(name: str, value: Any) -> list[str]:
+    """A call on one line where it fits, else one parameter a line; self left out."""
+    signature = inspect.signature(value)
+    words: list[str] = []
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in words:
+            words.append("*")
+        if parameter.name != "self":
+            words.append(_parameter(parameter))
+    ending = signature.return_annotation
+    ending = "" if ending in (signature.empty, None, "None") else f" -> {ending}"
+    line = f"{name}({', '.join(words)}){ending}"
+    return [line] if len(line) <= 88 else [f"{name}(", *(f"    {w}," for w in words), f"){ending}"]
+
+
+def _parameter(parameter: inspect.Parameter) -> str:
+    # Annotations are text already: every module postpones them.
+    text = parameter.name
+    if parameter.annotation is not parameter.empty:
+        text += f": {parameter.annotation}"
+    return text if parameter.default is parameter.empty else f"{text} = {parameter.default!r}"
 
 
 def _text(value: Any) -> list[str]:
