@@ -316,4 +316,5 @@ def _module(
         floor=surrogate.floor,
         seed=seed,
         provenance={**surrogate.provenance, "kind": "chip", "probes": str(probes)},
+        moments=surrogate.moments,
     )

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 # What one fit looks at: more chips and samples sharpen it slowly and cost in proportion.
-_CHIPS = 24
-_OBSERVATIONS = 240
+_CHIPS = 16
+_OBSERVATIONS = 480
 # Range that a layer's spread is searched in, over what the technology predicts.
 _SCALES = (0.05, 20.0)
 # Steps of Fisher scoring; it converges in about five.

@@ -12,7 +12,7 @@ from torch import nn
 
 from spicenn.compiler import Design
 from spicenn.compiler.jacobian import flatten_outputs, linearise
-from spicenn.compiler.structural import forward, tile_moments
+from spicenn.compiler.structural import TileMoments, forward, tile_moments
 from spicenn.seeds import Purpose, generator
 
 
@@ -46,6 +46,7 @@ class ChipModel(nn.Module):
     floor : variance of an output that the model cannot explain.
     seed : of the noise that ``train()`` draws.
     provenance : where it comes from, as text.
+    moments : the design's, where they are known already; large tiles take seconds.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class ChipModel(nn.Module):
         floor: float,
         seed: int,
         provenance: Mapping[str, str],
+        moments: tuple[TileMoments, ...] | None = None,
     ) -> None:
         super().__init__()
         self.design = design
@@ -64,7 +66,7 @@ class ChipModel(nn.Module):
         self.seed = seed
         self.provenance = dict(provenance)
         self.vary_cells = False
-        self._moments = tile_moments(design)
+        self._moments = tile_moments(design) if moments is None else moments
         self._rng = generator(seed, Purpose.TRAINING)
         for name in self._names:
             self.register_buffer(f"weight_{name}", weights[name].clone())

@@ -84,6 +84,7 @@ class Surrogate:
             floor=self.floor,
             seed=seed,
             provenance={**self.provenance, "kind": "population"},
+            moments=self.moments,
         )
 
     def save(self, path: str | Path) -> None:

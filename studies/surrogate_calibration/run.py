@@ -28,7 +28,7 @@ Array = NDArray[Any]
 # Images: the first part trains the network, its inputs serve fit and probes; the last tests.
 TRAINING = 1200
 FIT_SEED, CHIP_SEED = 11, 5
-FIT_CHIPS, FIT_IMAGES = 24, 24
+FIT_CHIPS, FIT_IMAGES = 24, 100
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ class TwoUses(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = torch.tanh(self.conv(x)).flatten(1)
         h = torch.tanh(self.shared(h))
-        return self.out(torch.tanh(self.shared(h)) + h)
+        y: torch.Tensor = self.out(torch.tanh(self.shared(h)) + h)
+        return y
 
 
 def mlp() -> nn.Module:
