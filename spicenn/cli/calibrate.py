@@ -65,11 +65,9 @@ def calibrate(
     if outputs is not None and like is not None:
         raise click.UsageError("measured --outputs belong to --probes, not to --like")
     from spicenn.cli.files import load_array, load_inputs, make_parent
-    from spicenn.cli.threads import one_thread
     from spicenn.surrogate import Surrogate
     from spicenn.surrogate import calibrate as calibrate_surrogate
 
-    one_thread()
     loaded = Surrogate.load(surrogate)
     names = tuple(port.name for port in loaded.design.program.inputs)
     if probes is not None:

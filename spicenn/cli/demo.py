@@ -109,10 +109,7 @@ def demo(out: Path, chips: int, images: int, engine: str, workers: int | None) -
     chips and calibrated to one that the fit never saw.
     """
     from spicenn.cli.files import make_parent
-    from spicenn.cli.threads import one_thread
     from spicenn.report import write_report
-
-    one_thread()
 
     start = perf_counter()
     files = _Files(out, images)

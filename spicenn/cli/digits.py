@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from spicenn.compiler.threads import one_thread
+
 _TRAINING = 1297
 _EPOCHS = 30
 
@@ -56,7 +58,7 @@ def load() -> Digits:
 def train(digits: Digits, seed: int) -> DigitClassifier:
     """Train the network; the same seed gives the same weights on the same machine."""
     x, y = torch.as_tensor(digits.x_train), torch.as_tensor(digits.y_train)
-    with torch.random.fork_rng(devices=[]):
+    with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = DigitClassifier()
         optimiser = torch.optim.Adam(model.parameters(), lr=1e-2, weight_decay=1e-4)

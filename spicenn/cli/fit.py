@@ -23,11 +23,9 @@ def fit(store: Path, output: Path, as_json: bool) -> None:
     """Fit a population surrogate to the chips of a study."""
     from spicenn.cli.files import make_parent
     from spicenn.cli.text import echo, echo_json
-    from spicenn.cli.threads import one_thread
     from spicenn.study import open_record
     from spicenn.surrogate import fit as fit_surrogate
 
-    one_thread()
     ds = open_record(store)
     surrogate = fit_surrogate(ds)
     make_parent(output)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from spicenn.compiler.execute import as_inputs
 from spicenn.compiler.jacobian import Linearisation, linearise
 from spicenn.compiler.structural import TileMoments, Weights, tile_moments
+from spicenn.compiler.threads import one_thread
 from spicenn.errors import InputError
 from spicenn.seeds import Purpose, generator
 
@@ -23,6 +24,7 @@ _TARGETS = 24
 _SEARCH_LIMIT = 2600
 
 
+@one_thread()
 def probe_vectors(design: Design, x_like: Any, *, count: int, seed: int, steps: int = 100) -> Any:
     """Choose inputs whose outputs tell most about a chip, before any chip is seen.
 

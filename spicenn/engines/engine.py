@@ -78,9 +78,7 @@ def check_shapes(crossbar: Crossbar, g: Array, v: Array) -> None:
     if g.ndim != 3 or g.shape[1:] != shape:
         raise InputError(f"g has shape {g.shape}, expected (chip, {shape[0]}, {shape[1]})")
     if v.ndim != 3 or v.shape[2] != shape[0] or v.shape[0] not in (1, g.shape[0]):
-        raise InputError(
-            f"v has shape {v.shape}, expected ({g.shape[0]} or 1, sample, {shape[0]})"
-        )
+        raise InputError(f"v has shape {v.shape}, expected ({g.shape[0]} or 1, sample, {shape[0]})")
     if not (np.all(np.isfinite(g)) and np.all(g > 0)):
         raise InputError("g holds values that are not finite and positive", where=crossbar.name)
     if not np.all(np.isfinite(v)):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from spicenn import __version__
 from spicenn.compiler.result import Result
+from spicenn.compiler.threads import one_thread
 from spicenn.study.sweep import Value
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class StudyPlugin(WorkerPlugin):
 
         payload = self.payload
         design = self._design(changes)
-        with self._engine() as engine, _one_thread():
+        with self._engine() as engine, one_thread():
             # The engine's start is not part of the time that sizes the tasks.
             versions = {**versions_here(), **engine.versions}
             start = perf_counter()
@@ -154,20 +155,3 @@ def versions_here() -> dict[str, str]:
             versions[package] = "unknown"
     versions["platform"] = f"{sys.platform}-{platform.machine()}"
     return versions
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep the numeric libraries to one thread: the order of a sum decides its last bit."""
-    import torch
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    before = torch.get_num_threads()
-    with threadpool_limits(1):
-        if before != 1:
-            torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            if before != 1:
-                torch.set_num_threads(before)

@@ -14,6 +14,7 @@ from spicenn.compiler import Design
 from spicenn.compiler.execute import as_inputs
 from spicenn.compiler.jacobian import Linearisation, linearise
 from spicenn.compiler.structural import Weights
+from spicenn.compiler.threads import one_thread
 from spicenn.errors import CalibrationError
 from spicenn.seeds import Purpose, generator
 from spicenn.surrogate.module import ChipModel, as_tensors
@@ -68,6 +69,7 @@ class _HeldOut:
     outputs: int
 
 
+@one_thread()
 def calibrate(
     surrogate: Surrogate,
     probes: Any,

@@ -1,4 +1,4 @@
-"""One programmable element as a circuit: a plain resistor or a subcircuit of ours or of the user's."""
+"""One programmable element as a circuit: a resistor, or a subcircuit of ours or the user's."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Cell:
         return not self.netlist
 
     def _check(self) -> None:
-        if any(ord(c) < 32 and c not in "\n\t" or ord(c) > 126 for c in self.netlist):
+        if any((ord(c) < 32 and c not in "\n\t") or ord(c) > 126 for c in self.netlist):
             raise NetlistError("control or non-ASCII characters in the netlist", where=self.name)
         lines = [line.strip().lower() for line in self.netlist.splitlines()]
         code = [(n, line) for n, line in enumerate(lines, 1) if line and line[0] not in "*$;"]
