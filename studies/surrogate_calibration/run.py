@@ -27,8 +27,7 @@ Array = NDArray[Any]
 
 # Images: the first part trains the network, its inputs serve fit and probes; the last tests.
 TRAINING = 1200
-FIT_SEED, CHIP_SEED = 11, 5
-FIT_CHIPS, FIT_IMAGES = 24, 100
+FIT_SEED = 11
 
 
 @dataclass(frozen=True)
@@ -111,15 +110,16 @@ class Chips:
 
     design: Design
     engine: Engine
+    seed: int
     indices: tuple[int, ...]
     images: Images
 
     def truth(self, index: int) -> Array:
         quiet = self.design.with_technology(read_noise=0.0, bandwidth=0.0)
-        return np.asarray(quiet.sample(index, CHIP_SEED).run(self.images.test, self.engine))
+        return np.asarray(quiet.sample(index, self.seed).run(self.images.test, self.engine))
 
     def read(self, index: int, x: Array, trials: int = 1) -> Array:
-        chip = self.design.sample(index, CHIP_SEED)
+        chip = self.design.sample(index, self.seed)
         return np.asarray(chip.run(x, self.engine, trials=trials))
 
 
@@ -194,6 +194,8 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, nargs="+", default=[16, 32])
     parser.add_argument("--probes", type=int, nargs="+", default=[8, 16, 32, 64, 128])
     parser.add_argument("--chips", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=77, help="of the unseen chips")
+    parser.add_argument("--fit", type=int, nargs=2, default=[24, 100], metavar=("CHIPS", "IMAGES"))
     parser.add_argument("--engine", choices=["ngspice", "nodal"], default="ngspice")
     parser.add_argument("--out", type=Path, help="write all rows to this JSON file")
     options = parser.parse_args()
@@ -201,26 +203,27 @@ def main() -> None:
     torch.set_num_threads(1)
     if options.smoke:
         options.hidden, options.probes, options.chips, options.engine = [8], [8], 1, "nodal"
+        options.fit = [4, 16]
     images = load(60 if options.smoke else 500)
     results = {}
     with open_engine(options.engine) as engine:
         for hidden in options.hidden:
-            model = train(images, hidden, 10 if options.smoke else 60)
+            model = train(images, hidden, 4 if options.smoke else 60)
             design = sn.compile(
                 model,
                 torch.as_tensor(images.train[:4]),
                 technology=sn.Technology.preset("rram-1r"),
                 calibration=torch.as_tensor(images.train[:600]),
             )
-            surrogate = sn.fit(population_study(design, images, engine))
+            surrogate = sn.fit(population_study(design, images, engine, *options.fit))
             print(f"64-{hidden}-10: {surrogate}, spread {surrogate.spread_scale}", flush=True)
-            chips = Chips(design, engine, tuple(range(900, 900 + options.chips)), images)
+            chips = Chips(design, engine, options.seed, tuple(range(options.chips)), images)
             results[f"64-{hidden}-10"] = study(model, chips, surrogate, options.probes)
     if options.out:
         options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
-def population_study(design: Design, images: Images, engine: Engine) -> Any:
+def population_study(design: Design, images: Images, engine: Engine, chips: int, count: int) -> Any:
     """A Monte Carlo of other chips on training images, as ``monte_carlo`` records it.
 
     Run in this process: the study is about what is learnt from it.
@@ -230,8 +233,8 @@ def population_study(design: Design, images: Images, engine: Engine) -> Any:
     from spicenn.compiler.embedded import embed
     from spicenn.compiler.execute import as_inputs, run_chips
 
-    x = images.train[:FIT_IMAGES]
-    result = run_chips(design, range(FIT_CHIPS), FIT_SEED, as_inputs(design, x), engine)
+    x = images.train[:count]
+    result = run_chips(design, range(chips), FIT_SEED, as_inputs(design, x), engine)
     (output,) = result.output.values()
     return xr.Dataset(
         {
