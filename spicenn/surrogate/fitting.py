@@ -18,6 +18,7 @@ from spicenn.compiler.execute import as_inputs
 from spicenn.compiler.jacobian import Linearisation, linearise
 from spicenn.compiler.probes import with_noise
 from spicenn.compiler.structural import TileMoments, tile_moments
+from spicenn.compiler.threads import one_thread
 from spicenn.errors import CalibrationError, Status
 from spicenn.surrogate.calibration import observed
 from spicenn.surrogate.module import as_tensors
@@ -52,6 +53,7 @@ class _Study:
     failed: int
 
 
+@one_thread()
 def fit(ds: xr.Dataset, *, rounds: int = 2, iterations: int = 3) -> Surrogate:
     """Learn what a design's chips have in common, and how far they differ.
 

@@ -127,6 +127,7 @@ def test_hostile_files_are_refused(
         {**good, "meta": "{"},
         {**good, "meta": "{}"},
         {**good, "meta": good["meta"].replace('"floor": ', '"floor": -')},
+        {**good, "meta": good["meta"].replace(module.design.hash, "0" * 64)},
         {**good, "tensors": {}},
         {**good, "tensors": {**good["tensors"], name: torch.zeros(2, 2)}},
         {**good, "tensors": {**good["tensors"], name: good["tensors"][name] * float("nan")}},
