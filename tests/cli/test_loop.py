@@ -100,9 +100,7 @@ def test_a_sweep_becomes_dimensions_and_its_own_figure(
     assert list(record["corner"].values) == ["tt", "ss"]
     page = spicenn("report", store, "-o", tmp_path / "folder")
     assert page.exit_code == 0, page.output
-    assert "r_wordline = 1000<" in (tmp_path / "folder" / "index.html").read_text(
-        "utf-8"
-    )
+    assert "r_wordline = 1000<" in (tmp_path / "folder" / "index.html").read_text("utf-8")
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -18,9 +18,9 @@ import pytest
 import torch
 
 from spicenn.compiler import archive
-from spicenn.compiler.pipeline import compile
 from spicenn.compiler.design import Design
 from spicenn.compiler.mapping import Mapping
+from spicenn.compiler.pipeline import compile
 from spicenn.errors import DesignError
 from spicenn.technology import Technology
 from tests.compiler.zoo import build, compiled

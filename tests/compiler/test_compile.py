@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spicenn.compiler.pipeline import compile
 from spicenn.compiler.ideal import ideal_differences
 from spicenn.compiler.mapping import Mapping, Tile
+from spicenn.compiler.pipeline import compile
 from spicenn.errors import CompileError, InputError
 from spicenn.technology import Technology
 

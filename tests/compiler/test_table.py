@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spicenn.compiler.pipeline import compile
 from spicenn.compiler.mapping import Mapping, Tile
+from spicenn.compiler.pipeline import compile
 from spicenn.technology import Technology
 from tests.compiler.zoo import compiled
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spicenn.compiler.pipeline import compile
 from spicenn.compiler.convolution import digital_crossbar
 from spicenn.compiler.design import Design
+from spicenn.compiler.pipeline import compile
 from spicenn.compiler.program import CROSSBAR, execute
 from spicenn.technology import Technology
 from tests.compiler.zoo import ZOO, build, compiled, inputs_like

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spicenn.compiler.pipeline import compile
 from spicenn.compiler.design import Design
 from spicenn.compiler.mapping import Tile
+from spicenn.compiler.pipeline import compile
 from spicenn.technology import Technology
 
 Entry = tuple[nn.Module, tuple[Tensor, ...]]
