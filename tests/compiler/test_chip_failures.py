@@ -1,0 +1,84 @@
+"""``chip.run`` where ngspice fails: a typed error that names the tile, and the next run is right."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+import spicenn as sn
+from spicenn.circuit import Tolerances
+from spicenn.engines.ngspice.client import NgspiceEngine
+from spicenn.errors import ConvergenceError, EngineError, SimulationTimeout, SimulatorCrash
+
+pytestmark = pytest.mark.ngspice
+
+# Ohmic below 50 µS; above, a current that flips its sign at every iteration.
+FLIPPING = sn.Cell(
+    "flipping",
+    """.subckt flipping wordline bitline g=1u
+bcell wordline bitline i={g}*v(wordline,bitline)
++ +{u(g-50u)}*(v(wordline,bitline)>0.05?1:-1)
+.ends flipping
+""",
+)
+NO_MODEL = sn.Cell(
+    "lost", ".subckt lost wordline bitline g=1u\nd1 wordline bitline nowhere\n.ends lost\n"
+)
+
+
+def chip_of(weight: float, cell: sn.Cell) -> sn.Chip:
+    """One weight; it sets its own scale, so its plus cell is at g_max and flips."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(weight)
+    technology = sn.Technology.preset("ideal").replace(cell=cell, r_bitline=10.0)
+    return sn.compile(model, torch.ones(1, 1), technology=technology).sample(chip=0, seed=1)
+
+
+def is_good(engine: NgspiceEngine) -> bool:
+    y = chip_of(0.5, sn.Cell()).run(torch.ones(1, 1), engine)
+    # One cell at g_max behind 10 Ω: 0.1 % less than ideal.
+    return bool(np.allclose(y, 0.5, rtol=2e-3))
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind", "words"),
+    [(FLIPPING, ConvergenceError, "no solution"), (NO_MODEL, EngineError, "nowhere")],
+)
+def test_a_failure_is_typed_and_names_the_tile(cell, kind, words):
+    with NgspiceEngine(timeout=20.0) as engine:
+        with pytest.raises(kind, match=words) as caught:
+            chip_of(0.5, cell).run(torch.ones(1, 1), engine)
+        assert "_r0_c0" in str(caught.value)
+        assert is_good(engine)
+
+
+def test_a_hang_ends_at_the_timeout():
+    with NgspiceEngine(timeout=1.0, tolerances=Tolerances(itl1=10**9)) as engine:
+        with pytest.raises(SimulationTimeout, match="no answer in 1 s"):
+            chip_of(0.5, FLIPPING).run(torch.ones(1, 1), engine)
+        assert is_good(engine)
+
+
+def test_a_segmentation_fault_in_mid_analysis_is_an_error_and_not_the_end():
+    with NgspiceEngine(timeout=20.0, tolerances=Tolerances(itl1=10**9)) as engine:
+        assert is_good(engine)  # the simulator is up
+        pid = engine.pid
+        assert pid is not None
+
+        def shoot() -> None:
+            time.sleep(0.5)
+            os.kill(pid, signal.SIGSEGV)
+
+        thread = threading.Thread(target=shoot)
+        thread.start()
+        with pytest.raises(SimulatorCrash, match="SIGSEGV"):
+            chip_of(0.5, FLIPPING).run(torch.ones(1, 1), engine)
+        thread.join()
+        assert is_good(engine)
