@@ -1,4 +1,4 @@
-"""``chip.run`` where ngspice fails: a typed error that names the tile, and the next run is right."""
+"""``chip.run`` where ngspice fails: a typed error naming the tile, and a good run after it."""
 
 from __future__ import annotations
 
