@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from time import perf_counter
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import scipy
@@ -14,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.linalg import splu
 
 from spicenn.circuit import Crossbar
-from spicenn.engines.engine import Array, Solution, check_shapes
+from spicenn.engines.engine import Array, Engine, Solution, check_shapes
 from spicenn.errors import EngineError, Status
 
 Index = NDArray[np.intp]
@@ -107,7 +105,7 @@ def _solve(g: Array, r_wordline: float, r_bitline: float) -> tuple[Array, Index,
     return np.asarray(factor.solve(source)), word, bit
 
 
-class NodalEngine:
+class NodalEngine(Engine):
     """Ohmic tiles without a simulator: the same circuit, solved in this process."""
 
     name = "nodal"
@@ -138,14 +136,3 @@ class NodalEngine:
 
     def close(self) -> None:
         """Nothing to release."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

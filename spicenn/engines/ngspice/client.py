@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from spicenn.circuit import (
     render_crossbar,
     render_live,
 )
-from spicenn.engines.engine import Array, Solution, check_shapes
+from spicenn.engines.engine import Array, Engine, Solution, check_shapes
 from spicenn.engines.ngspice.library import REMEDY
 from spicenn.engines.ngspice.process import Child, failure
 from spicenn.engines.ngspice.protocol import Header
@@ -40,7 +39,7 @@ MEBIBYTE = 1 << 20
 _BLOCK_BYTES = 8 * MEBIBYTE
 
 
-class NgspiceEngine:
+class NgspiceEngine(Engine):
     """Any circuit, in a process of its own that is replaced when it hangs or dies.
 
     Parameters
@@ -182,17 +181,6 @@ class NgspiceEngine:
         with self._lock:
             self._closed = True
             self._discard()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _solve_altered(
         self, crossbar: Crossbar, text: str, g: Array, v: Array, result: Results, first: int
