@@ -221,6 +221,7 @@ def _local_scheduler() -> Iterator[str]:
     """Run a scheduler in this process; yield its address."""
     import dask
     from distributed import Scheduler, SpecCluster
+    from distributed.utils import silence_logging_cmgr
 
     with tempfile.TemporaryDirectory(prefix="spicenn-") as scratch:
         # One task at a time per worker: a task that kills its worker takes no other along.
@@ -236,15 +237,17 @@ def _local_scheduler() -> Iterator[str]:
             "dashboard": False,
             "dashboard_address": "127.0.0.1:0",
         }
-        with dask.config.set(settings):
-            cluster = SpecCluster(  # type: ignore[no-untyped-call]
-                scheduler={"cls": Scheduler, "options": options},
-                silence_logs=logging.CRITICAL,
-            )
-    try:
-        yield str(cluster.scheduler_address)
-    finally:
-        cluster.close()
+        # Around the whole of it: what Dask's own switch silences ends before the last
+        # connection does, and a closed one is logged with a traceback.
+        with silence_logging_cmgr(logging.CRITICAL):
+            with dask.config.set(settings):
+                cluster = SpecCluster(  # type: ignore[no-untyped-call]
+                    scheduler={"cls": Scheduler, "options": options}, silence_logs=False
+                )
+            try:
+                yield str(cluster.scheduler_address)
+            finally:
+                cluster.close()
 
 
 def _tail(log: IO[bytes]) -> str:
