@@ -98,11 +98,26 @@ class Design:
         assert chips is not None
         return [Chip(self, index, seed) for index in chips]
 
-    def probe_vectors(self, x_like: Any, *, count: int, seed: int) -> Any:
-        """Choose inputs that tell most about a chip; see ``compiler.probes``."""
+    def probe_vectors(self, x_like: Any, *, count: int, seed: int, steps: int = 100) -> Any:
+        """Choose inputs whose outputs tell most about a chip, before any chip is seen.
+
+        Parameters
+        ----------
+        x_like : (sample, …) inputs like those the chip will see; a tuple for several.
+        count : how many probes.
+        seed : of the search; the same arguments give the same probes.
+        steps : steps of the search; 0 only draws samples of ``x_like``.
+
+        Returns
+        -------
+        ndarray (count, …) of the model's input dtype, or a tuple of them.
+
+        Raises InputError for inputs that do not fit, or a count below 1. The method is
+        Bayesian A-optimality; see ``compiler.probes``.
+        """
         from spicenn.compiler.probes import probe_vectors
 
-        return probe_vectors(self, x_like, count=count, seed=seed)
+        return probe_vectors(self, x_like, count=count, seed=seed, steps=steps)
 
     def save(self, path: str | Path) -> None:
         """Write the design as one file: JSON and arrays in a zip, never pickle."""

@@ -124,7 +124,7 @@ class Chips:
 
 
 def study(
-    model: nn.Module, chips: Chips, surrogate: Surrogate, counts: list[int]
+    model: nn.Module, chips: Chips, surrogate: Surrogate, counts: list[int], steps: int
 ) -> list[dict[str, Any]]:
     """One row per number of probes, means over the chips."""
     population = surrogate.module()
@@ -135,7 +135,7 @@ def study(
     scale = float(np.ptp(outputs(model, test)))
     rows = []
     for count in counts:
-        chosen = chips.design.probe_vectors(chips.images.train, count=count, seed=1)
+        chosen = chips.design.probe_vectors(chips.images.train, count=count, seed=1, steps=steps)
         plain = chips.images.train[:count]
         columns: dict[str, list[float]] = {}
 
@@ -208,7 +208,7 @@ def main() -> None:
     results = {}
     with open_engine(options.engine) as engine:
         for hidden in options.hidden:
-            model = train(images, hidden, 4 if options.smoke else 60)
+            model = train(images, hidden, 1 if options.smoke else 60)
             design = sn.compile(
                 model,
                 torch.as_tensor(images.train[:4]),
@@ -218,7 +218,8 @@ def main() -> None:
             surrogate = sn.fit(population_study(design, images, engine, *options.fit))
             print(f"64-{hidden}-10: {surrogate}, spread {surrogate.spread_scale}", flush=True)
             chips = Chips(design, engine, options.seed, tuple(range(options.chips)), images)
-            results[f"64-{hidden}-10"] = study(model, chips, surrogate, options.probes)
+            rows = study(model, chips, surrogate, options.probes, 5 if options.smoke else 100)
+            results[f"64-{hidden}-10"] = rows
     if options.out:
         options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
