@@ -15,6 +15,7 @@ from spicenn.compiler.layer import Layer
 from spicenn.compiler.mapping import Mapping, Tile
 from spicenn.compiler.placement import PlacedTile, place
 from spicenn.compiler.program import Program
+from spicenn.errors import InputError
 from spicenn.technology import Technology
 
 if TYPE_CHECKING:
@@ -50,8 +51,6 @@ class Design:
 
     def layer(self, name: str) -> Layer:
         """Return one layer. Raises InputError naming the layers there are."""
-        from spicenn.errors import InputError
-
         for layer in self.layers:
             if layer.name == name:
                 return layer
@@ -87,7 +86,6 @@ class Design:
         Raises InputError without a seed, or with both or neither of chip and chips.
         """
         from spicenn.compiler.chip import Chip
-        from spicenn.errors import InputError
 
         if seed is None:
             raise InputError("a sample needs a seed", remedy="for example seed=2024")

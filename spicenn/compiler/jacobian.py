@@ -58,16 +58,6 @@ class Linearisation:
     factors: Mapping[str, Factors]
     noise: torch.Tensor
 
-    def take(self, samples: torch.Tensor) -> Linearisation:
-        """Return the same for some samples."""
-        factors = {
-            name: Factors(factor.drive[samples], factor.back[samples])
-            for name, factor in self.factors.items()
-        }
-        return Linearisation(
-            self.design, self.moments, self.value[samples], factors, self.noise[samples]
-        )
-
     def apply(self, weights: Weights) -> torch.Tensor:
         """Jacobian times a change of the weights; (sample, output)."""
         result = torch.zeros_like(self.value)

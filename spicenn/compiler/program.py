@@ -67,6 +67,22 @@ class Program:
 CrossbarCall = Callable[[str, "torch.Tensor"], "torch.Tensor"]
 
 
+def resolver(
+    values: Mapping[str, Any], constants: Mapping[str, torch.Tensor]
+) -> Callable[[Any], Any]:
+    """Return what turns an argument into the value that it stands for, as of then."""
+    from spicenn.compiler.operators import literal
+
+    def resolve(argument: Any) -> Any:
+        if isinstance(argument, Ref):
+            return values[argument.name]
+        if isinstance(argument, Constant):
+            return constants[argument.name]
+        return literal(argument, resolve)
+
+    return resolve
+
+
 def execute(
     program: Program,
     constants: Mapping[str, torch.Tensor],
@@ -79,18 +95,11 @@ def execute(
     sample axis first. Raises InputError for inputs of a wrong count, shape or dtype,
     DesignError for an operator that is not allowed.
     """
-    from spicenn.compiler.operators import call, check_inputs, literal
+    from spicenn.compiler.operators import call, check_inputs
 
     check_inputs(program, inputs)
     values: dict[str, Any] = dict(zip((p.name for p in program.inputs), inputs, strict=True))
-
-    def resolve(argument: Any) -> Any:
-        if isinstance(argument, Ref):
-            return values[argument.name]
-        if isinstance(argument, Constant):
-            return constants[argument.name]
-        return literal(argument, resolve)
-
+    resolve = resolver(values, constants)
     for node in program.nodes:
         args = [resolve(argument) for argument in node.args]
         kwargs = {key: resolve(value) for key, value in node.kwargs}

@@ -10,6 +10,7 @@ import numpy as np
 
 from spicenn.compiler.layer import Array, Layer
 from spicenn.compiler.mapping import Mapping, Tile
+from spicenn.errors import InputError
 from spicenn.technology import Technology
 
 
@@ -49,8 +50,6 @@ def tile_slots(layer: Layer, mapping: Mapping, tile: Tile) -> tuple[TileSlot, ..
 
     Raises InputError where a tile is too narrow for one signed output.
     """
-    from spicenn.errors import InputError
-
     width = tile.bitlines // (2 * mapping.slices)
     if width == 0:
         raise InputError(

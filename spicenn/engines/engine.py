@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spicenn.circuit import Crossbar
+from spicenn.errors import InputError
 
 Array = NDArray[np.float64]
 
@@ -76,8 +77,6 @@ class Engine(Protocol):
 
 def check_shapes(crossbar: Crossbar, g: Array, v: Array) -> None:
     """Raise InputError unless g and v fit the crossbar, naming array and shape."""
-    from spicenn.errors import InputError
-
     shape = (crossbar.wordlines, crossbar.bitlines)
     if g.ndim != 3 or g.shape[1:] != shape:
         raise InputError(f"g has shape {g.shape}, expected (chip, {shape[0]}, {shape[1]})")

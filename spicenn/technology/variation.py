@@ -86,11 +86,3 @@ def thermal_noise(technology: Technology, g: Array) -> Array:
     """
     density = 4 * BOLTZMANN * technology.temperature * g.sum(axis=-2)
     return np.asarray(np.sqrt(density * technology.bandwidth))
-
-
-def bitline_noise(technology: Technology, g: Array, v: Array) -> Array:
-    """Standard deviation of one read of each bitline's current, all mechanisms together.
-
-    Shapes as in ``read_noise``.
-    """
-    return np.hypot(read_noise(technology, g, v), thermal_noise(technology, g)[..., np.newaxis, :])

@@ -11,7 +11,7 @@ from spicenn.compiler import operators
 from spicenn.compiler.convolution import digital_crossbar
 from spicenn.compiler.layer import Layer
 from spicenn.compiler.passes.graph import Draft, Graph
-from spicenn.compiler.program import CROSSBAR, Constant, Ref
+from spicenn.compiler.program import CROSSBAR, resolver
 
 
 def draft_layer(draft: Draft, index: int = 0) -> Layer:
@@ -37,14 +37,7 @@ def observe(graph: Graph, inputs: Sequence[torch.Tensor]) -> dict[str, Any]:
     """
     crossbar = digital_crossbar(draft_layer(draft) for draft in graph.layers)
     values: dict[str, Any] = dict(zip((p.name for p in graph.inputs), inputs, strict=True))
-
-    def resolve(argument: Any) -> Any:
-        if isinstance(argument, Ref):
-            return values[argument.name]
-        if isinstance(argument, Constant):
-            return graph.constants[argument.name]
-        return operators.literal(argument, resolve)
-
+    resolve = resolver(values, graph.constants)
     with torch.no_grad():
         for call in graph.calls:
             args = [resolve(argument) for argument in call.args]
