@@ -139,32 +139,36 @@ def run_jobs(
         outcome = _outcome(future, job)
         future.release()
         connection.useful()
-        if outcome is None:
-            waiting.extend(job.singly())
-        else:
+        if isinstance(outcome, Outcome):
             crashed = np.flatnonzero(outcome.result.status == Status.CRASH)
             if crashed.size and not job.alone:
                 singles = list(job.singly())
                 waiting.extend(singles[i] for i in crashed)
+        else:
+            waiting.extend(outcome)
         launch()
-        if outcome is not None:
+        if isinstance(outcome, Outcome):
             yield job, outcome
 
 
-def _outcome(future: Any, job: Job) -> Outcome | None:
-    """What a finished future holds; None where its workers died and its chips go on singly."""
+def _outcome(future: Any, job: Job) -> Outcome | list[Job]:
+    """What a finished future holds, or the jobs to run instead where its workers died."""
     from distributed import KilledWorker
 
-    if future.status == "finished":
+    status = future.status
+    if status == "finished":
         outcome = future.result()
         assert isinstance(outcome, Outcome)
         return outcome
-    if future.status == "error":
+    if status == "lost":
+        # The worker died after the task had finished and before anyone had its result.
+        return [job]
+    if status == "error":
         error = future.exception()
         if isinstance(error, KilledWorker):
-            return _crash(job) if job.alone else None
+            return _crash(job) if job.alone else list(job.singly())
         raise error
-    raise EngineError(f"the scheduler gave up a task ({future.status})", remedy="run it again")
+    raise EngineError(f"the scheduler gave up a task ({status})", remedy="run it again")
 
 
 def _crash(job: Job) -> Outcome:

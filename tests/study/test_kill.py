@@ -126,6 +126,26 @@ def test_a_chip_that_takes_its_workers_along_is_a_crash(design, x, monkeypatch):
     assert status == {0: Status.OK, 1: Status.OK, 2: Status.CRASH, 3: Status.OK}
 
 
+def test_a_result_lost_with_its_worker_is_computed_again(design, x):
+    payload = Payload(design.to_bytes(), (x,), 7, "nodal", 60.0, 1, frozenset())
+    jobs = [Job((), {}, chip, (chip,)) for chip in range(3)]
+    with connect(None, 1) as connection:
+        connection.client.register_plugin(StudyPlugin("study", payload), name="study")
+        going = run_jobs(connection, "study", jobs)
+        done = [next(going)[0]]
+        # The next one finishes while nobody asks for it; then all that holds it dies.
+        held = list(connection.client.futures.values())
+        until(lambda: any(s.status == "finished" for s in held), "a second result")
+        assert connection.local is not None
+        for process, _ in list(connection.local._processes.values()):
+            process.kill()
+        until(lambda: any(s.status == "lost" for s in held), "the result is lost")
+        for job, outcome in going:
+            assert outcome.result.status.tolist() == [Status.OK]
+            done.append(job)
+    assert sorted(job.chips[0] for job in done) == [0, 1, 2]
+
+
 def test_workers_that_cannot_live_are_an_error_not_a_wait(design, x, monkeypatch):
     monkeypatch.setattr(cluster, "_BOOT", "raise SystemExit('no room for a worker')")
     with pytest.raises(EngineError, match="no room for a worker"):
