@@ -1,0 +1,1 @@
+"""Exact solution of resistive crossbars: Kirchhoff's laws, wires included."""

@@ -1,0 +1,129 @@
+"""Linear crossbars in NumPy: node voltages and currents of many arrays and inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spicenn.errors import ConvergenceError
+from spicenn.kirchhoff.threads import share_out, thread_count
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Fields:
+    """Solutions, (chip, sample) first; arrays, or tensors from the torch solver.
+
+    current : (…, bitline) [A] out of the bitlines.
+    source : (…, wordline) [A] into the wordlines.
+    on_wordline, on_bitline : (…, wordline, bitline) [V]; None where not asked for.
+    residual : (…) current that Kirchhoff's law leaves over at the nodes, summed, over
+        the current through the cells, summed. What is left over can only end in a
+        source or a bitline: the currents are off by at most that much in all.
+    iterations : (…) of conjugate gradients.
+    """
+
+    current: Any
+    source: Any
+    on_wordline: Any
+    on_bitline: Any
+    residual: Any
+    iterations: Any
+
+
+def solve(
+    g: Array,
+    r_wordline: Array,
+    r_bitline: Array,
+    *,
+    v: Array,
+    ends: Array | None = None,
+    into_wordline: Array | None = None,
+    into_bitline: Array | None = None,
+    guess: Array | None = None,
+    rtol: Array | float = 1e-9,
+    voltages: bool = True,
+    threads: int | None = None,
+) -> Fields:
+    """Solve every chip at every sample; never raises for one that does not converge.
+
+    Parameters
+    ----------
+    g : (chip, wordline, bitline) [S], at least 0.
+    r_wordline, r_bitline : (chip or 1, wordline or 1, bitline or 1) [Ω], 0 … ∞: the
+        segment before a cell on its wordline, the one after it on its bitline.
+    v : (chip or 1, sample, wordline) [V].
+    ends : (chip or 1, sample, bitline) [V] at the bitlines' ends; the ground if None.
+    into_wordline, into_bitline : (chip, sample, wordline, bitline) [A] into the nodes.
+    guess : (chip, sample, wordline, bitline) [V] of the bitlines' nodes.
+    rtol : scalar or (chip, sample), bound of the residual.
+    voltages : whether to return the nodes' voltages.
+    """
+    # Numba and what it compiled take half a second to load: not for those who only import.
+    from spicenn.kirchhoff.kernel import solve_range
+
+    chips, wordlines, bitlines = g.shape
+    samples = v.shape[1]
+    batch = (chips, samples)
+    cells = (*batch, wordlines, bitlines) if voltages else (0, 0, 0, 0)
+    none = np.empty((0, 0, 0, 0))
+    fields = Fields(
+        np.empty((*batch, bitlines)),
+        np.empty((*batch, wordlines)),
+        np.empty(cells),
+        np.empty(cells),
+        np.empty(batch),
+        np.empty(batch, np.int64),
+    )
+    arguments = [
+        _plain(array)
+        for array in (
+            g,
+            r_wordline,
+            r_bitline,
+            v,
+            np.zeros((1, samples, bitlines)) if ends is None else ends,
+            none if into_wordline is None else into_wordline,
+            none if into_bitline is None else into_bitline,
+            none if guess is None else guess,
+            np.broadcast_to(np.asarray(rtol, dtype=np.float64), batch),
+        )
+    ]
+
+    def run(start: int, stop: int) -> None:
+        solve_range(
+            *arguments, iteration_limit(wordlines, bitlines), start, stop,
+            fields.current, fields.source, fields.on_wordline, fields.on_bitline,
+            fields.residual, fields.iterations,
+        )  # fmt: skip
+
+    share_out(run, chips * samples, wordlines * bitlines, thread_count(threads))
+    if voltages:
+        return fields
+    return Fields(fields.current, fields.source, None, None, fields.residual, fields.iterations)
+
+
+def iteration_limit(wordlines: int, bitlines: int) -> int:
+    """Iterations after which a solve is given up; usual ones take 2 to 30."""
+    return 200 + 20 * (wordlines + bitlines)
+
+
+def require_converged(residual: Any, rtol: float) -> None:
+    """Raise ConvergenceError where a residual is not at most rtol."""
+    worst = float(residual.max()) if residual.size else 0.0
+    if not worst <= rtol:
+        raise ConvergenceError(
+            f"the residual is {worst:.1e}, above rtol = {rtol:g}",
+            where="crossbar",
+            remedy="ask for a larger rtol; at conductances or wires of extreme ratios "
+            "double precision may not reach this one",
+        )
+
+
+def _plain(array: Array) -> Array:
+    """One memory layout for all: each other one would be compiled anew."""
+    return np.require(array, np.float64, ["C", "W"])
