@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from spicenn.errors import Status, error_of
 from spicenn.seeds import Purpose, generator
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from spicenn.compiler.design import Design
     from spicenn.engines.engine import Engine
 
@@ -103,3 +106,21 @@ class Chip:
         from spicenn.compiler.export import to_pyspice
 
         return to_pyspice(self)
+
+    def to_torch(self, *, progress: Callable[[int, int], None] | None = None) -> nn.Module:
+        """Return the chip as an ordinary module that runs at torch's speed, wires included.
+
+        Every tile's effective matrix is computed once, exactly; each later input is a
+        plain matrix product or convolution. The module has the model's inputs and
+        dtype, gives what ``run(x, engine="nodal")`` gives without noise, and is
+        deterministic: for noisy reads use ``run``. See ``compiler.exact.ChipModule``.
+
+        Parameters
+        ----------
+        progress : called with the tiles done and all tiles.
+
+        Raises EngineError for a cell that is not ohmic.
+        """
+        from spicenn.compiler.exact import chip_module
+
+        return chip_module(self, progress)

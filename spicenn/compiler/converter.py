@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from spicenn.compiler.layer import Array, Layer
 from spicenn.compiler.mapping import Mapping
 from spicenn.compiler.tiling import bias_rows, slice_weights
 from spicenn.technology import Technology
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +67,8 @@ def _pulses(
     """Split fractions in [-1, 1] into pulses and their weights."""
     if mapping.input_bits is None:
         return [(u, 1.0)]
-    # A sign takes one bit where the wordline carries it; phases and offsets drive magnitudes.
-    signed = layer.signed and technology.drive != "offset"
-    bits = mapping.input_bits - 1 if signed else mapping.input_bits
+    bits, levels = _resolution(mapping.input_bits, layer, technology)
     size = min(mapping.dac_bits or bits, bits)
-    # An even number of steps puts an offset drive's zero on a level.
-    levels = 2**bits - 1 - (layer.signed and technology.drive == "offset")
     integer = np.rint(np.abs(u) * levels).astype(np.int64)
     result = []
     for pulse in range(math.ceil(bits / size)):
@@ -76,6 +76,39 @@ def _pulses(
         full = 2**size - 1
         result.append((np.sign(u) * digit / full, full * 2.0 ** (pulse * size) / levels))
     return result
+
+
+def _resolution(input_bits: int, layer: Layer, technology: Technology) -> tuple[int, int]:
+    """Bits of a driven magnitude, and the levels above zero that it takes."""
+    offset = layer.signed and technology.drive == "offset"
+    # A sign takes one bit where the wordline carries it; phases and offsets drive magnitudes.
+    bits = input_bits - 1 if layer.signed and not offset else input_bits
+    # An even number of steps puts an offset drive's zero on a level.
+    return bits, 2**bits - 1 - offset
+
+
+def driven(x: torch.Tensor, layer: Layer, mapping: Mapping, technology: Technology) -> torch.Tensor:
+    """Return the inputs that the pulses of ``encode`` add up to, in the model's units.
+
+    The gradient stops where an input saturates and takes rounding as straight through.
+
+    Parameters
+    ----------
+    x : of any shape, on any device.
+    """
+    scale = layer.input_scale
+    clipped = x.clamp(-scale if layer.signed else 0.0, scale)
+    if mapping.input_bits is None:
+        return clipped
+    _, levels = _resolution(mapping.input_bits, layer, technology)
+    # In double precision, as encode: next to a tie single precision would round elsewhere.
+    u = clipped.detach().double() / scale
+    if layer.signed and technology.drive == "offset":
+        value = ((u + 1.0) / 2.0 * levels).round() * (2.0 / levels) - 1.0
+    else:
+        value = (u * levels).round() / levels
+    value = (value * scale).to(x.dtype)
+    return clipped + (value - clipped.detach()) if clipped.requires_grad else value
 
 
 def convert(difference: Array, layer: Layer, mapping: Mapping) -> Array:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch.nn import functional
 
-from spicenn.compiler.layer import Layer
+from spicenn.compiler.layer import Convolution, Layer
 from spicenn.errors import InputError
 
 
@@ -26,34 +26,17 @@ def unfold(x: torch.Tensor, layer: Layer) -> torch.Tensor:
 
     Raises InputError where the shape does not fit the layer.
     """
+    _check(x, layer)
     geometry = layer.convolution
     if geometry is None:
-        if x.ndim < 1 or x.shape[-1] != layer.inputs:
-            raise InputError(
-                f"input of shape {tuple(x.shape)} does not end in {layer.inputs}",
-                where=f"layer {layer.name!r}",
-            )
         return x.unsqueeze(-2)
     axes = len(geometry.kernel)
     taps = math.prod(geometry.kernel)
     channels = layer.groups * layer.inputs // taps
-    if x.ndim != axes + 2 or x.shape[1] != channels:
-        raise InputError(
-            f"input of shape {tuple(x.shape)} is not (sample, {channels}, {axes} more axes)",
-            where=f"layer {layer.name!r}",
-        )
-    # functional.pad counts axes from the last.
-    padding = [side for pair in reversed(geometry.padding) for side in pair]
-    windows = functional.pad(x, padding) if any(padding) else x
+    windows = _padded(x, geometry)
     for axis in range(axes):
-        extent = geometry.dilation[axis] * (geometry.kernel[axis] - 1) + 1
-        if windows.shape[2 + axis] < extent:
-            raise InputError(
-                f"input of shape {tuple(x.shape)} is smaller than the kernel",
-                where=f"layer {layer.name!r}",
-            )
         # The window becomes the last axis; dilation keeps every d-th of its entries.
-        windows = windows.unfold(2 + axis, extent, geometry.stride[axis])
+        windows = windows.unfold(2 + axis, _extent(geometry, axis), geometry.stride[axis])
         windows = windows[..., :: geometry.dilation[axis]]
     positions = windows.shape[2 : 2 + axes]
     grouped = windows.reshape(x.shape[0], layer.groups, channels // layer.groups, *positions, taps)
@@ -75,6 +58,49 @@ def fold(z: torch.Tensor, layer: Layer) -> torch.Tensor:
     return z if layer.convolution is None else z.movedim(-1, 1)
 
 
+def kernel(weight: torch.Tensor, layer: Layer) -> torch.Tensor:
+    """Return (group, output, input) as torch's own linear maps and convolutions take it."""
+    geometry = layer.convolution
+    if geometry is None:
+        return weight[0]
+    channels = layer.inputs // math.prod(geometry.kernel)
+    return weight.reshape(layer.groups * layer.outputs, channels, *geometry.kernel)
+
+
+def multiply(
+    x: torch.Tensor, layer: Layer, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """Compute a layer with other weights, by torch's own kernels; differentiable.
+
+    Parameters
+    ----------
+    x : (..., input) of a linear map; (sample, channel, *spatial) of a convolution.
+    weight : as ``kernel`` returns it, in the input's dtype.
+    bias : (group · output,) or None.
+
+    Returns
+    -------
+    (..., output), or (sample, channel, *spatial).
+
+    Raises InputError where the shape does not fit the layer.
+    """
+    _check(x, layer)
+    geometry = layer.convolution
+    if geometry is None:
+        return functional.linear(x, weight, bias)
+    convolve = functional.conv1d if len(geometry.kernel) == 1 else functional.conv2d
+    even = all(before == after for before, after in geometry.padding)
+    return convolve(
+        x if even else _padded(x, geometry),
+        weight,
+        bias,
+        geometry.stride,
+        tuple(before for before, _ in geometry.padding) if even else 0,
+        geometry.dilation,
+        layer.groups,
+    )
+
+
 def digital_crossbar(layers: Iterable[Layer]) -> Callable[[str, torch.Tensor], torch.Tensor]:
     """Return a crossbar call that computes with the model's own weights, in the input's dtype.
 
@@ -88,9 +114,40 @@ def digital_crossbar(layers: Iterable[Layer]) -> Callable[[str, torch.Tensor], t
         key = (name, x.dtype)
         if key not in tensors:
             bias = None if layer.bias is None else torch.as_tensor(layer.bias, dtype=x.dtype)
-            tensors[key] = (torch.as_tensor(layer.weight, dtype=x.dtype), bias)
-        weight, bias = tensors[key]
-        z = torch.einsum("...gi,goi->...go", unfold(x, layer), weight)
-        return fold((z if bias is None else z + bias).flatten(-2), layer)
+            weight = kernel(torch.as_tensor(layer.weight, dtype=x.dtype), layer)
+            tensors[key] = (weight, None if bias is None else bias.flatten())
+        return multiply(x, layer, *tensors[key])
 
     return crossbar
+
+
+def _check(x: torch.Tensor, layer: Layer) -> None:
+    geometry = layer.convolution
+    problem = ""
+    if geometry is None:
+        if x.ndim < 1 or x.shape[-1] != layer.inputs:
+            problem = f"does not end in {layer.inputs}"
+    else:
+        axes = len(geometry.kernel)
+        channels = layer.groups * layer.inputs // math.prod(geometry.kernel)
+        if x.ndim != axes + 2 or x.shape[1] != channels:
+            problem = f"is not (sample, {channels}, {axes} more axes)"
+        elif any(
+            x.shape[2 + axis] + sum(geometry.padding[axis]) < _extent(geometry, axis)
+            for axis in range(axes)
+        ):
+            problem = "is smaller than the kernel"
+    if problem:
+        raise InputError(
+            f"input of shape {tuple(x.shape)} {problem}", where=f"layer {layer.name!r}"
+        )
+
+
+def _padded(x: torch.Tensor, geometry: Convolution) -> torch.Tensor:
+    # functional.pad counts axes from the last.
+    padding = [side for pair in reversed(geometry.padding) for side in pair]
+    return functional.pad(x, padding) if any(padding) else x
+
+
+def _extent(geometry: Convolution, axis: int) -> int:
+    return geometry.dilation[axis] * (geometry.kernel[axis] - 1) + 1

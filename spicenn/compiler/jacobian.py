@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from spicenn.compiler.structural import TileMoments, Use, Weights, forward
+from spicenn.compiler.product import Weights
+from spicenn.compiler.structural import TileMoments, Use, forward
 from spicenn.compiler.tiling import slice_weights
 
 if TYPE_CHECKING:

@@ -69,6 +69,12 @@ def _aten(name: str) -> Callable[..., Any]:
     return function
 
 
+def _is_factory(function: Any) -> bool:
+    arguments = function._schema.arguments
+    kinds = {str(argument.type) for argument in arguments}
+    return "Tensor" not in kinds and any(argument.name == "device" for argument in arguments)
+
+
 def _size(x: torch.Tensor, axis: int) -> int:
     return int(x.shape[axis])
 
@@ -90,6 +96,11 @@ ALLOWED: Mapping[str, Callable[..., Any]] = MappingProxyType(
         # One of several results of an operator.
         "getitem": _item,
     }
+)
+
+# What makes a tensor from numbers alone, and so has to be told where.
+FACTORIES = frozenset(
+    f"aten.{name}" for name in _ATEN.split() if _is_factory(ALLOWED[f"aten.{name}"])
 )
 
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
@@ -132,8 +143,13 @@ def call(op: str, args: list[Any], kwargs: dict[str, Any], where: str = "") -> A
         raise InputError(f"{op} failed: {first}", where=where or None) from error
 
 
-def check_inputs(program: Program, inputs: Sequence[torch.Tensor]) -> None:
-    """Raise InputError unless count, shapes, dtypes and numbers of samples fit."""
+def check_inputs(
+    program: Program, inputs: Sequence[torch.Tensor], floating: torch.dtype | None = None
+) -> None:
+    """Raise InputError unless count, shapes, dtypes and numbers of samples fit.
+
+    ``floating`` is expected in the place of a floating-point input's own dtype.
+    """
     if len(inputs) != len(program.inputs):
         raise InputError(
             f"{len(inputs)} inputs given",
@@ -145,8 +161,11 @@ def check_inputs(program: Program, inputs: Sequence[torch.Tensor]) -> None:
             raise InputError(
                 f"shape {tuple(x.shape)} does not fit ({expected})", where=f"input {port.name}"
             )
-        if x.dtype != DTYPES.get(port.dtype):
-            raise InputError(f"dtype {x.dtype} is not {port.dtype}", where=f"input {port.name}")
+        dtype = DTYPES.get(port.dtype)
+        if floating is not None and dtype is not None and dtype.is_floating_point:
+            dtype = floating
+        if x.dtype != dtype:
+            raise InputError(f"dtype {x.dtype} is not {dtype}", where=f"input {port.name}")
     if len({x.shape[0] for x in inputs}) > 1:
         raise InputError("inputs differ in their number of samples")
 

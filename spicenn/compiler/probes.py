@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from spicenn.compiler.execute import as_inputs
 from spicenn.compiler.jacobian import Linearisation, linearise
-from spicenn.compiler.structural import TileMoments, Weights, tile_moments
+from spicenn.compiler.product import Weights
+from spicenn.compiler.structural import TileMoments, tile_moments
 from spicenn.compiler.threads import one_thread
 from spicenn.errors import InputError
 from spicenn.seeds import Purpose, generator

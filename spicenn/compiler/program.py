@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -63,6 +64,27 @@ class Program:
     outputs: tuple[Port, ...]
     results: tuple[str, ...]
 
+    @cached_property
+    def finished(self) -> tuple[frozenset[str], ...]:
+        """Names of the values that nothing after each node uses."""
+        later = set(self.results)
+        result = []
+        for node in reversed(self.nodes):
+            arguments = (node.args, tuple(value for _, value in node.kwargs))
+            names = {leaf.name for leaf in leaves(arguments) if isinstance(leaf, Ref)}
+            result.append(frozenset({*names, node.name} - later))
+            later |= names
+        return tuple(reversed(result))
+
+
+def leaves(argument: Any) -> Iterator[Any]:
+    """Walk through nested tuples."""
+    if isinstance(argument, tuple):
+        for item in argument:
+            yield from leaves(item)
+    else:
+        yield argument
+
 
 CrossbarCall = Callable[[str, "torch.Tensor"], "torch.Tensor"]
 
@@ -88,23 +110,31 @@ def execute(
     constants: Mapping[str, torch.Tensor],
     inputs: Sequence[torch.Tensor],
     crossbar: CrossbarCall,
+    *,
+    floating: torch.dtype | None = None,
 ) -> tuple[torch.Tensor, ...]:
     """Run a program. ``crossbar(layer name, x)`` computes what the tiles compute.
 
     Differentiable where its operators and ``crossbar`` are. Every input has the
-    sample axis first. Raises InputError for inputs of a wrong count, shape or dtype,
-    DesignError for an operator that is not allowed.
+    sample axis first. ``floating`` is the dtype of floating-point inputs where it is
+    another than the compiled model's. Raises InputError for inputs of a wrong count,
+    shape or dtype, DesignError for an operator that is not allowed.
     """
-    from spicenn.compiler.operators import call, check_inputs
+    from spicenn.compiler.operators import FACTORIES, call, check_inputs
 
-    check_inputs(program, inputs)
+    check_inputs(program, inputs, floating)
     values: dict[str, Any] = dict(zip((p.name for p in program.inputs), inputs, strict=True))
     resolve = resolver(values, constants)
-    for node in program.nodes:
+    for node, finished in zip(program.nodes, program.finished, strict=True):
         args = [resolve(argument) for argument in node.args]
         kwargs = {key: resolve(value) for key, value in node.kwargs}
         if node.op == CROSSBAR:
             values[node.name] = crossbar(args[0], args[1])
         else:
+            if node.op in FACTORIES:
+                kwargs["device"] = inputs[0].device
             values[node.name] = call(node.op, args, kwargs, node.name)
+        del args, kwargs
+        for name in finished:  # a large batch's activations do not all fit
+            values.pop(name)
     return tuple(values[name] for name in program.results)

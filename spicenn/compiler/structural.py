@@ -7,27 +7,23 @@ technology. ``forward`` is the design's own program with these matrices as tiles
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
-from spicenn.compiler.converter import combine, encode
-from spicenn.compiler.convolution import fold, unfold
+from spicenn.compiler.convolution import fold
 from spicenn.compiler.layer import Array, Layer
 from spicenn.compiler.placement import PlacedTile
+from spicenn.compiler.product import Noise, Weights, linear_product, merged, tiled_product
 from spicenn.compiler.program import execute
-from spicenn.compiler.tiling import slice_weights, weight_of_conductance
-from spicenn.engines.nodal import effective_matrix
+from spicenn.kirchhoff.currents import effective_matrix
 from spicenn.technology.variation import programmed_moments, read_noise, thermal_noise
 
 if TYPE_CHECKING:
     from spicenn.compiler.design import Design
-
-# Per tile name: (wordline, output · slice), differential, over g_max - g_min.
-Weights = Mapping[str, torch.Tensor]
 
 
 class TileMoments(NamedTuple):
@@ -78,7 +74,9 @@ def tile_moments(design: Design) -> tuple[TileMoments, ...]:
     for tile in design.tiles:
         mean, spread = programmed_moments(technology, tile.g_target)
         crossbar = tile.crossbar
-        effective = effective_matrix(mean, crossbar.r_wordline, crossbar.r_bitline)
+        effective = effective_matrix(
+            mean, r_wordline=crossbar.r_wordline, r_bitline=crossbar.r_bitline
+        )
         spread = spread * effective / mean
         rms = np.hypot(mean, spread)
         # One wordline at a time: a cell's noise is its share of its bitline's.
@@ -118,24 +116,20 @@ def forward(
     uses : gets every use of a layer, in order; its shifts are in the outputs' graph.
     """
 
+    tiles = {
+        layer.name: [moment.tile for moment in moments if moment.tile.layer is layer]
+        for layer in design.layers
+    }
+    read = None if noise is None else _noise(moments, noise)
+
     def crossbar(name: str, x: torch.Tensor) -> torch.Tensor:
         layer = design.layer(name)
-        rows = unfold(x, layer)
-        flat = rows.reshape(rows.shape[0], -1, layer.groups, layer.inputs).to(torch.float64)
-        drives = [_drive(flat[..., group, :], layer, design) for group in range(layer.groups)]
-        z = torch.zeros(*flat.shape[:3], layer.outputs, dtype=torch.float64)
-        for moment in moments:
-            if moment.tile.layer is not layer:
-                continue
-            slot = moment.tile.slot
-            part = _tile(design, moment, weights[moment.tile.name], drives[slot.group], noise)
-            z = z + _placed(part, slot.group, slot.outputs, layer)
-        z = z * (layer.input_scale * layer.weight_scale)
-        if layer.bias is not None and design.mapping.bias == "digital":
-            z = z + _tensor(layer.bias)
-        result = z.reshape(*rows.shape[:-2], -1).to(x.dtype)
+        if read is None and uses is None and design.mapping.adc_bits is None:
+            return linear_product(design, layer, x, *merged(design, layer, tiles[name], weights))
+        result, drives = tiled_product(design, layer, tiles[name], weights, x, read)
         if uses is not None:
-            shift = torch.zeros(*flat.shape[:2], result.shape[-1], dtype=x.dtype)
+            shape = drives[0].total.shape[:2]
+            shift = torch.zeros(*shape, result.shape[-1], dtype=x.dtype)
             shift.requires_grad_()
             result = result + shift.reshape(result.shape)
             uses.append(
@@ -153,66 +147,16 @@ def forward(
     return execute(design.program, constants, inputs, crossbar)
 
 
-class _Drive(NamedTuple):
-    """Pulses as the converter makes them, and their sum as torch differentiates it."""
+def _noise(moments: Sequence[TileMoments], rng: np.random.Generator) -> Noise:
+    """Read and thermal noise of one read."""
+    known = {moment.tile.name: moment for moment in moments}
 
-    fraction: Array  # (pulse, sample, position, row)
-    weight: Array  # (pulse,)
-    offset: float
-    total: torch.Tensor  # (sample, position, row)
-    power: torch.Tensor
+    def draw(tile: PlacedTile, fraction: Array) -> Array:
+        moment = known[tile.name]
+        variance = np.square(fraction) @ moment.read.numpy() + moment.thermal.numpy()
+        return np.asarray(np.sqrt(variance) * rng.standard_normal(variance.shape))
 
-
-def _drive(x: torch.Tensor, layer: Layer, design: Design) -> _Drive:
-    drive = encode(x.detach().cpu().numpy(), layer, design.mapping, design.technology)
-    total = _tensor(np.einsum("p,p...->...", drive.weight, drive.fraction))
-    power = _tensor(np.einsum("p,p...->...", drive.weight**2, np.square(drive.fraction)))
-    if x.requires_grad:
-        u = (x / layer.input_scale).clamp(-1.0 if layer.signed else 0.0, 1.0)
-        total = _straight_through(total, u)
-        power = _straight_through(power, u * u)
-    return _Drive(drive.fraction, drive.weight, drive.offset, total, power)
-
-
-def _straight_through(value: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-    """Give the value the gradient of u, on the inputs' rows (bias rows have none)."""
-    padded = torch.nn.functional.pad(u, (0, value.shape[-1] - u.shape[-1]))
-    return value + (padded - padded.detach())
-
-
-def _tile(
-    design: Design,
-    moment: TileMoments,
-    weight: torch.Tensor,
-    drive: _Drive,
-    noise: np.random.Generator | None,
-) -> torch.Tensor:
-    """Outputs of one tile in units of full range; (sample, position, output)."""
-    layer, slot, mapping = moment.tile.layer, moment.tile.slot, design.mapping
-    slices = _tensor(slice_weights(mapping))
-    merged = (weight.reshape(weight.shape[0], -1, mapping.slices) * slices).sum(-1)
-    z = drive.total[..., slot.rows] @ merged
-    if noise is not None or mapping.adc_bits is not None:
-        fraction = drive.fraction[..., slot.rows]
-        difference = fraction @ weight.detach().cpu().numpy()
-        if noise is not None:
-            variance = np.square(fraction) @ moment.read.numpy() + moment.thermal.numpy()
-            difference = difference + np.sqrt(variance) * noise.standard_normal(variance.shape)
-        value = combine(np.moveaxis(difference, 0, -2), drive.weight, layer, mapping)
-        z = z + (_tensor(value) - z.detach())
-    if drive.offset:
-        inputs = max(0, min(layer.inputs, slot.rows.stop) - slot.rows.start)
-        target = weight_of_conductance(moment.tile.g_target, mapping, design.technology)
-        z = z - drive.offset * _tensor(target[:inputs].sum(axis=0))
-    return z
-
-
-def _placed(part: torch.Tensor, group: int, outputs: slice, layer: Layer) -> torch.Tensor:
-    """Embed one tile's outputs into its layer's (…, group, output)."""
-    if layer.groups == 1 and outputs == slice(0, layer.outputs):
-        return part.unsqueeze(-2)
-    padded = torch.nn.functional.pad(part, (outputs.start, layer.outputs - outputs.stop))
-    return torch.nn.functional.pad(padded.unsqueeze(-2), (0, 0, group, layer.groups - 1 - group))
+    return draw
 
 
 def _plus(g: Array) -> Array:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spicenn.compiler.layer import Layer
-from spicenn.compiler.program import CROSSBAR, Constant, Node, Program, Ref
+from spicenn.compiler.program import CROSSBAR, Constant, Node, Program, Ref, leaves
 from spicenn.compiler.tiling import tile_slots
 from spicenn.errors import DesignError, InputError
 
@@ -60,7 +60,7 @@ def check_program(program: Program, layers: set[str], constants: set[str]) -> No
             _check_crossbar(node, layers)
         elif node.op not in ALLOWED:
             raise DesignError(f"operator {node.op!r} is not allowed", where=where)
-        for leaf in _leaves((node.args, tuple(value for _, value in node.kwargs))):
+        for leaf in leaves((node.args, tuple(value for _, value in node.kwargs))):
             _check_leaf(leaf, known, constants, where)
         _take(node.name, known)
     if len({port.name for port in program.outputs}) != len(program.outputs):
@@ -127,12 +127,6 @@ def _check_leaf(leaf: Any, known: set[str], constants: set[str], where: str) -> 
             raise DesignError(f"no constant is called {leaf.name!r}", where=where)
     elif not (leaf is None or isinstance(leaf, str) or is_number(leaf)):
         raise DesignError(f"the argument {leaf!r} is no plain data", where=where)
-
-
-def _leaves(argument: Any) -> list[Any]:
-    if isinstance(argument, tuple):
-        return [leaf for item in argument for leaf in _leaves(item)]
-    return [argument]
 
 
 def _take(name: str, known: set[str]) -> None:

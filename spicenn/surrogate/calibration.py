@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from spicenn.compiler import Design
 from spicenn.compiler.execute import as_inputs
 from spicenn.compiler.jacobian import Linearisation, linearise
-from spicenn.compiler.structural import Weights
+from spicenn.compiler.product import Weights
 from spicenn.compiler.threads import one_thread
 from spicenn.errors import CalibrationError
 from spicenn.seeds import Purpose, generator

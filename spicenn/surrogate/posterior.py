@@ -10,7 +10,7 @@ import torch
 
 from spicenn.compiler.jacobian import Linearisation
 from spicenn.compiler.probes import with_noise
-from spicenn.compiler.structural import Weights
+from spicenn.compiler.product import Weights
 
 # Weights to their linearisation at the probes.
 Linearise = Callable[[Weights], Linearisation]

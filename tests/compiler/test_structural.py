@@ -14,8 +14,8 @@ from spicenn.compiler.jacobian import flatten_outputs, linearise
 from spicenn.compiler.pipeline import compile
 from spicenn.compiler.probes import descent, draw_chip, probe_vectors, remaining_variance
 from spicenn.compiler.structural import forward, tile_moments
-from spicenn.engines.nodal import effective_matrix
 from spicenn.errors import InputError
+from spicenn.kirchhoff.currents import effective_matrix
 from spicenn.technology import Technology
 
 
@@ -68,7 +68,9 @@ def weights_of(design: Design, chip: int) -> MappingType[str, torch.Tensor]:
     technology = design.technology
     result = {}
     for name, g in design.sample(chip, seed=1).conductances().items():
-        matrix = effective_matrix(g, technology.r_wordline, technology.r_bitline)
+        matrix = effective_matrix(
+            g, r_wordline=technology.r_wordline, r_bitline=technology.r_bitline
+        )
         difference = (matrix[:, 0::2] - matrix[:, 1::2]) / (technology.g_max - technology.g_min)
         result[name] = torch.as_tensor(difference)
     return result

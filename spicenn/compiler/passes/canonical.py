@@ -18,11 +18,10 @@ from spicenn.compiler.passes.graph import (
     Graph,
     Names,
     is_constant,
-    leaves,
     names_of,
     redirect,
 )
-from spicenn.compiler.program import Constant, Ref
+from spicenn.compiler.program import Constant, Ref, leaves
 
 LINEAR = "aten.linear.default"
 CONV = "conv"

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from spicenn.compiler import operators
-from spicenn.compiler.passes.graph import Call, Graph, is_constant, leaves, redirect, rewire
-from spicenn.compiler.program import Constant, Ref
+from spicenn.compiler.passes.graph import Call, Graph, is_constant, redirect, rewire
+from spicenn.compiler.program import Constant, Ref, leaves
 
 
 def fold_constants(graph: Graph) -> Graph:

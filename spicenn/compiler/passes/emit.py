@@ -10,9 +10,9 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from spicenn.compiler.operators import DTYPES, is_number
-from spicenn.compiler.passes.graph import Call, Graph, leaves
+from spicenn.compiler.passes.graph import Call, Graph
 from spicenn.compiler.passes.reference import close, observe
-from spicenn.compiler.program import Constant, Node, Port, Program, Ref
+from spicenn.compiler.program import Constant, Node, Port, Program, Ref, leaves
 from spicenn.errors import CompileError
 
 

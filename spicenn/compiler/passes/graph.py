@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from spicenn.compiler.layer import Convolution
-from spicenn.compiler.program import Constant, Port, Ref
+from spicenn.compiler.program import Constant, Port, Ref, leaves
 from spicenn.errors import CompileError
 
 
@@ -135,15 +135,6 @@ def location(module: str, source: str) -> str:
     """Say where in the user's model something is."""
     at = f"module {module!r}" if module else "the model itself"
     return f"{at}, {source}" if source else at
-
-
-def leaves(argument: Any) -> Iterator[Any]:
-    """Walk through nested tuples."""
-    if isinstance(argument, tuple):
-        for item in argument:
-            yield from leaves(item)
-    else:
-        yield argument
 
 
 def replace_values(argument: Any, values: Mapping[str, Any]) -> Any:

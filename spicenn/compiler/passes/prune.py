@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from spicenn.compiler.passes.graph import Call, Graph, leaves
-from spicenn.compiler.program import CROSSBAR, Constant, Ref
+from spicenn.compiler.passes.graph import Call, Graph
+from spicenn.compiler.program import CROSSBAR, Constant, Ref, leaves
 
 
 def prune(graph: Graph) -> Graph:

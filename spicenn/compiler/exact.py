@@ -1,0 +1,227 @@
+"""One manufactured chip as an ordinary torch module: every tile's Kirchhoff solution, once.
+
+A tile of ohmic cells is a linear map whatever its wires. Its effective matrix is
+computed once per chip; from then on every input costs a plain matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from spicenn.compiler.convolution import fold
+from spicenn.compiler.layer import Layer
+from spicenn.compiler.operators import DTYPES
+from spicenn.compiler.placement import PlacedTile, sample_tile
+from spicenn.compiler.product import Weights, linear_product, merged, tiled_product
+from spicenn.compiler.program import execute
+from spicenn.errors import EngineError
+from spicenn.kirchhoff.currents import effective_matrix
+
+if TYPE_CHECKING:
+    from spicenn.compiler.chip import Chip
+    from spicenn.compiler.design import Design
+
+# Called with the tiles done and all tiles.
+Progress = Callable[[int, int], None]
+
+# Cells that are solved at a time, and elements of one layer's drives: they bound the memory.
+_CELLS = 1 << 20
+_ELEMENTS = 1 << 24
+
+
+def chip_module(chip: Chip, progress: Progress | None = None) -> ChipModule:
+    """Compute every tile's effective matrix of a chip and return it as a module.
+
+    Raises EngineError for a cell that is not ohmic.
+    """
+    design = chip.design
+    cell = design.technology.cell
+    if not cell.is_ohmic:
+        raise EngineError(
+            f"the cell {cell.name!r} is not ohmic, so its tiles have no effective matrix",
+            where=f"design {design.name!r}",
+            remedy="use chip.run(x, engine='ngspice'), or an ohmic cell",
+        )
+    module = ChipModule(design)
+    done = 0
+    for layer in module.crossbars:
+        weights: dict[str, torch.Tensor] = {}
+        for batch in _batches(layer.tiles):
+            weights.update(effective_weights(chip, batch))
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(design.tiles))
+        layer.set_weights(weights)
+    return module
+
+
+def effective_weights(chip: Chip, tiles: Sequence[PlacedTile]) -> dict[str, torch.Tensor]:
+    """Differential effective matrices of tiles of one shape.
+
+    Returns (wordline, output · slice) per tile name, over g_max - g_min, float64.
+    """
+    technology = chip.design.technology
+    g = np.stack([sample_tile(chip.design, tile, chip.index, chip.seed) for tile in tiles])
+    crossbar = tiles[0].crossbar
+    matrix = effective_matrix(g, r_wordline=crossbar.r_wordline, r_bitline=crossbar.r_bitline)
+    difference = (matrix[..., 0::2] - matrix[..., 1::2]) / (technology.g_max - technology.g_min)
+    return {tile.name: torch.as_tensor(part) for tile, part in zip(tiles, difference, strict=True)}
+
+
+def _batches(tiles: Sequence[PlacedTile]) -> Iterator[list[PlacedTile]]:
+    """Tiles of one shape, so many that they fit."""
+    shapes: dict[tuple[int, int], list[PlacedTile]] = {}
+    for tile in tiles:
+        rows, columns = tile.g_target.shape
+        shapes.setdefault((rows, columns), []).append(tile)
+    for (rows, columns), alike in shapes.items():
+        size = max(1, _CELLS // (rows * columns))
+        for start in range(0, len(alike), size):
+            yield alike[start : start + size]
+
+
+class ChipModule(nn.Module):
+    """A chip's program with its effective matrices as layers.
+
+    Takes what the compiled model takes and returns its output, a tuple of several. It
+    is deterministic: wires, programming errors and converters are in it, noisy reads
+    are not (``Chip.run`` draws them). Gradients flow to the inputs, through
+    quantisation as if it were not there, and stop where an input saturates.
+
+    Weights and the model's constants are buffers in the model's dtype. Without
+    converters a layer is one ``functional.linear`` or convolution; with ``adc_bits``
+    it is computed tile by tile in double precision, as the chip does, and slower.
+
+    Constructed from a design alone its weights are zero, to be loaded:
+    ``module.load_state_dict(torch.load(path, weights_only=True))``.
+    """
+
+    def __init__(self, design: Design) -> None:
+        super().__init__()
+        self.design = design
+        dtype = _dtype(design)
+        tiles: dict[str, list[PlacedTile]] = {layer.name: [] for layer in design.layers}
+        for tile in design.tiles:
+            tiles[tile.layer.name].append(tile)
+        kind = _MergedLayer if design.mapping.adc_bits is None else _TiledLayer
+        self.layers = nn.ModuleList(
+            kind(design, layer, tiles[layer.name], dtype) for layer in design.layers
+        )
+        # A constant's name may hold what a buffer's may not.
+        self._constants = {name: f"constant_{i}" for i, name in enumerate(design.constants)}
+        for name, key in self._constants.items():
+            self.register_buffer(key, torch.tensor(design.constants[name]))
+        self.eval()
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        """Return the model's output, or a tuple of several.
+
+        Raises InputError for inputs that do not fit the model.
+        """
+        constants = {name: self.get_buffer(key) for name, key in self._constants.items()}
+        layers = {layer.layer.name: layer for layer in self.crossbars}
+        dtype = next(self.crossbars[0].buffers()).dtype
+
+        def crossbar(name: str, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = layers[name](x)
+            return result
+
+        outputs = execute(self.design.program, constants, inputs, crossbar, floating=dtype)
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    @property
+    def crossbars(self) -> tuple[_Layer, ...]:
+        """The design's layers, in order."""
+        return tuple(layer for layer in self.layers if isinstance(layer, _Layer))
+
+    def extra_repr(self) -> str:
+        return repr(self.design)
+
+
+class _Layer(nn.Module):
+    """One layer of the chip. Takes what ``program.execute`` hands to a crossbar."""
+
+    def __init__(self, design: Design, layer: Layer, tiles: list[PlacedTile]) -> None:
+        super().__init__()
+        self.design, self.layer, self.tiles = design, layer, tiles
+
+    def set_weights(self, weights: Weights) -> None:
+        """Take over the effective matrices of all of its tiles."""
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        return f"{self.layer.name!r}, {len(self.tiles)} tiles"
+
+
+class _MergedLayer(_Layer):
+    """A layer as one weight and one bias: what its tiles and their bias rows add up to."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+    def __init__(
+        self, design: Design, layer: Layer, tiles: list[PlacedTile], dtype: torch.dtype
+    ) -> None:
+        super().__init__(design, layer, tiles)
+        nothing = {
+            tile.name: torch.zeros(tile.g_target.shape[0], tile.g_target.shape[1] // 2)
+            for tile in tiles
+        }
+        weight, bias = merged(design, layer, tiles, nothing)
+        self.register_buffer("weight", torch.zeros_like(weight, dtype=dtype))
+        self.register_buffer("bias", None if bias is None else torch.zeros_like(bias, dtype=dtype))
+
+    def set_weights(self, weights: Weights) -> None:
+        weight, bias = merged(self.design, self.layer, self.tiles, weights)
+        self.weight.copy_(weight)
+        if self.bias is not None and bias is not None:
+            self.bias.copy_(bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return linear_product(self.design, self.layer, x, self.weight, self.bias)
+
+
+class _TiledLayer(_Layer):
+    """A layer whose tiles are converted one by one before they are added."""
+
+    def __init__(
+        self, design: Design, layer: Layer, tiles: list[PlacedTile], dtype: torch.dtype
+    ) -> None:
+        super().__init__(design, layer, tiles)
+        for tile in tiles:
+            rows, columns = tile.g_target.shape
+            self.register_buffer(tile.name, torch.zeros(rows, columns // 2, dtype=dtype))
+
+    def set_weights(self, weights: Weights) -> None:
+        for name, weight in weights.items():
+            self.get_buffer(name).copy_(weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weights = {tile.name: self.get_buffer(tile.name).double() for tile in self.tiles}
+        size = max(1, _ELEMENTS // self._elements(x))
+        parts = [
+            fold(tiled_product(self.design, self.layer, self.tiles, weights, part)[0], self.layer)
+            for part in torch.split(x, size)
+        ]
+        return torch.cat(parts)
+
+    def _elements(self, x: torch.Tensor) -> int:
+        """How many driven values one sample has at most."""
+        geometry = self.layer.convolution
+        taps = 1 if geometry is None else int(np.prod(geometry.kernel))
+        return max(1, x[:1].numel() * taps)
+
+
+def _dtype(design: Design) -> torch.dtype:
+    """The model's dtype: of its first floating-point output, else input."""
+    program = design.program
+    for port in (*program.outputs, *program.inputs):
+        dtype = DTYPES[port.dtype]
+        if dtype.is_floating_point:
+            return dtype
+    return torch.float32

@@ -1,0 +1,185 @@
+"""``Chip.to_torch`` is the chip: what ``run`` gives, as an ordinary module."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spicenn.compiler import Chip, Mapping, Tile
+from spicenn.compiler.exact import ChipModule
+from spicenn.compiler.pipeline import compile
+from spicenn.errors import EngineError, InputError
+from spicenn.technology import Cell, Technology
+from tests.compiler.zoo import ZOO, build, inputs_like
+
+# Wires that drop a few per cent over a tile of 5 x 6 cells; no noise, so that runs repeat.
+WIRED = Technology.preset("rram-1r").replace(
+    r_wordline=100.0, r_bitline=150.0, read_noise=0.0, bandwidth=0.0
+)
+
+
+def chip_of(
+    name: str,
+    dtype: torch.dtype = torch.float32,
+    *,
+    technology: Technology = WIRED,
+    mapping: Mapping | None = None,
+    tile: Tile | None = None,
+) -> tuple[Chip, tuple[Tensor, ...]]:
+    """A chip of one model of the zoo, and inputs of which some saturate."""
+    model, example = build(name, dtype)
+    design = compile(
+        model, example, technology=technology, tile=tile or Tile(5, 6), mapping=mapping
+    )
+    return design.sample(chip=3, seed=1), inputs_like(example, 5)
+
+
+def run(chip: Chip, inputs: tuple[Tensor, ...], engine: str = "nodal") -> list[np.ndarray]:
+    y = chip.run(inputs if len(inputs) > 1 else inputs[0], engine=engine)
+    return list(y.values()) if isinstance(y, dict) else [y]
+
+
+def called(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    with torch.no_grad():
+        y = module(*inputs)
+    return list(y) if isinstance(y, tuple) else [y]
+
+
+def agree(found: list[Tensor], expected: list[np.ndarray], tolerance: float) -> None:
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        assert a.numpy().dtype == b.dtype
+        np.testing.assert_allclose(a.numpy(), b, rtol=tolerance, atol=tolerance * np.abs(b).max())
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_every_model_is_the_chip(name: str) -> None:
+    chip, inputs = chip_of(name)
+    agree(called(chip.to_torch(), inputs), run(chip, inputs), 1e-4)
+
+
+@pytest.mark.parametrize("drive", ["bipolar", "offset", "two-phase"])
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        Mapping(bias="digital"),
+        Mapping(bias="row"),
+        Mapping(slices=3, cell_bits=2),
+        Mapping(slices=3, cell_bits=2, bias="digital"),
+        Mapping(input_bits=5),
+        Mapping(input_bits=6, dac_bits=1),
+        Mapping(input_bits=6, dac_bits=4, slices=2, cell_bits=3, bias="digital"),
+        Mapping(adc_bits=6),
+        Mapping(adc_bits=5, input_bits=4, dac_bits=2, slices=2, cell_bits=2),
+    ],
+    ids=lambda m: "-".join(
+        f"{key}={value}" for key, value in vars(m).items() if value not in (None, 1, 1.0)
+    ),
+)
+@pytest.mark.parametrize("name", ["mlp", "grouped-dilated-cnn"])
+def test_in_double_it_is_exact_however_numbers_are_mapped(
+    name: str, mapping: Mapping, drive: str
+) -> None:
+    chip, inputs = chip_of(
+        name,
+        torch.float64,
+        technology=WIRED.replace(drive=drive),
+        mapping=mapping,
+        tile=Tile(5, 2 * mapping.slices * 2),
+    )
+    module = chip.to_torch()
+    expected = run(chip, inputs)
+    agree(called(module, inputs), expected, 1e-8)
+    # The wires are in it: as much as 1e-8 is far off without them.
+    ideal = chip.design.with_technology(r_wordline=0.0, r_bitline=0.0).sample(chip=3, seed=1)
+    straight = called(ideal.to_torch(), inputs)[0].numpy()
+    assert np.abs(straight - expected[0]).max() > 1e-3 * np.abs(expected[0]).max()
+
+
+@pytest.mark.parametrize(
+    "name", ["same-even-kernel", "conv1d", "depthwise", "resnet-block", "transformer-encoder"]
+)
+def test_in_double_every_geometry_is_exact(name: str) -> None:
+    chip, inputs = chip_of(name, torch.float64)
+    agree(called(chip.to_torch(), inputs), run(chip, inputs), 1e-8)
+
+
+@pytest.mark.ngspice
+def test_it_is_the_chip_in_ngspice() -> None:
+    chip, inputs = chip_of("grouped-dilated-cnn", torch.float64)
+    agree(called(chip.to_torch(), inputs[:1]), run(chip, inputs[:1], "ngspice"), 1e-6)
+
+
+@pytest.mark.parametrize("mapping", [Mapping(), Mapping(adc_bits=8)], ids=["merged", "tiled"])
+def test_another_process_needs_the_design_and_the_buffers_alone(mapping: Mapping, tmp_path) -> None:
+    chip, inputs = chip_of("resnet-block", mapping=mapping)
+    module = chip.to_torch()
+    torch.save(module.state_dict(), tmp_path / "chip.pt")
+    other = ChipModule(chip.design)
+    assert float(called(other, inputs)[0].abs().max()) != pytest.approx(
+        float(called(module, inputs)[0].abs().max())
+    )
+    other.load_state_dict(torch.load(tmp_path / "chip.pt", weights_only=True))
+    assert torch.equal(called(other, inputs)[0], called(module, inputs)[0])
+    assert not list(module.parameters())
+
+
+@pytest.mark.parametrize(
+    "mapping", [Mapping(), Mapping(input_bits=8), Mapping(adc_bits=10)], ids=str
+)
+def test_gradients_reach_the_inputs_and_stop_at_saturation(mapping: Mapping) -> None:
+    torch.manual_seed(0)
+    x = torch.rand(4, 6, dtype=torch.float64) * 2 - 1
+    design = compile(
+        nn.Linear(6, 3).double(), x, technology=WIRED, tile=Tile(4, 4), mapping=mapping
+    )
+    module = design.sample(chip=0, seed=1).to_torch()
+    probe = torch.zeros(1, 6, dtype=torch.float64)
+    probe[0, 2] = 10.0
+    probe.requires_grad_()
+    module(probe).sum().backward()
+    # The module is linear where nothing saturates: its gradient is its difference quotient.
+    step = torch.eye(6, dtype=torch.float64) * 0.5 * float(x.abs().max())
+    slope = (module(step) - module(-step)).sum(1).detach() / float(x.abs().max())
+    assert probe.grad is not None
+    assert float(probe.grad[0, 2]) == 0.0
+    rest = [0, 1, 3, 4, 5]
+    # Half a step of the coarsest converter here, over the slopes' own size.
+    torch.testing.assert_close(probe.grad[0, rest], slope[rest], rtol=0.1, atol=0.02)
+
+
+def test_float_and_double_and_their_inputs() -> None:
+    chip, inputs = chip_of("two-inputs")
+    module = chip.to_torch()
+    before = called(module, inputs)[0]
+    wide = tuple(x.double() for x in inputs)
+    with pytest.raises(InputError, match="float64"):
+        module(*wide)
+    after = called(module.double(), wide)[0]
+    assert after.dtype == torch.float64
+    torch.testing.assert_close(after.float(), before)
+    assert torch.equal(called(module.float(), inputs)[0], before)
+
+
+@pytest.mark.parametrize("name", ["grouped-dilated-cnn", "vision-transformer", "folded-frames"])
+def test_it_lives_on_one_device(name: str) -> None:
+    """On the meta device, which refuses tensors of another: shapes alone."""
+    chip, inputs = chip_of(name)
+    module = chip.to_torch()
+    expected = called(module, inputs)[0].shape
+    y = called(module.to("meta"), tuple(x.to("meta") for x in inputs))[0]
+    assert (y.device.type, y.shape) == ("meta", expected)
+
+
+def test_progress_and_cells_without_an_effective_matrix() -> None:
+    chip, _ = chip_of("mlp")
+    seen: list[tuple[int, int]] = []
+    chip.to_torch(progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (len(chip.design.tiles),) * 2
+    assert seen == sorted(seen)
+    cell = Cell("sinh", ".subckt sinh w b g=1u\nB1 w b i = g*sinh(v(w,b))\n.ends sinh\n")
+    bent = chip.design.with_technology(cell=cell).sample(chip=3, seed=1)
+    with pytest.raises(EngineError, match=r"'sinh' is not ohmic.*engine='ngspice'"):
+        bent.to_torch()
