@@ -1,0 +1,228 @@
+"""Gradients of crossbar currents by one adjoint solve, in torch.
+
+Node voltages x solve A(p) x = s(p), A symmetric. For a loss with cotangents x̄, the
+adjoint λ = A⁻¹ x̄ is the same crossbar with its sources at zero, the bitlines' ends at
+the currents' cotangents and the nodes' cotangents as currents into them; then
+dL/dp = λᵀ (∂s/∂p − ∂A/∂p x) (Director and Rohrer, IEEE Trans. Circuit Theory 16, 318,
+1969). That is, with λ taken at the sources and the ends as well,
+
+    cell      dL/dg = −(λ_W − λ_B) ∂i/∂g          = −(λ_W − λ_B) u where i = g u
+    source    dL/dv = −(current of λ out of that source)
+    segment   dL/dr = (current of x) (current of λ), along the wire in both
+
+A nonlinear cell has its slope ∂i/∂u at the solution for a conductance in A.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from spicenn.kirchhoff import linear, newton, tensor
+from spicenn.kirchhoff.laws import Law
+from spicenn.kirchhoff.linear import Fields
+
+Solver = Callable[..., Fields]
+
+
+def currents(
+    g: Tensor,
+    v: Tensor,
+    r_wordline: Tensor,
+    r_bitline: Tensor,
+    *,
+    law: Law | None = None,
+    rtol: float = 1e-9,
+    threads: int | None = None,
+    voltages: bool = True,
+    solver: Solver | None = None,
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor, Tensor]:
+    """Solve every chip at every sample, differentiably in all four tensors.
+
+    Parameters
+    ----------
+    g : (chip, wordline, bitline) [S]. v : (chip or 1, sample, wordline) [V].
+    r_wordline, r_bitline : (chip or 1, wordline or 1, bitline or 1) [Ω].
+        All float64, on one device.
+    law : of every cell; None is i = g u.
+    voltages : whether to return the nodes' voltages.
+    solver : ``linear.solve`` for tensors, or ``tensor.solve``; None is the compiled one
+        on the CPU and the one in torch elsewhere.
+
+    Returns
+    -------
+    current (chip, sample, bitline) [A]; on_wordline, on_bitline (chip, sample, wordline,
+    bitline) [V] or None; residual and iterations (chip, sample). The caller judges the
+    residual. The backward pass raises ConvergenceError where the adjoint's is above rtol.
+    An infinite segment has gradient zero.
+    """
+    if solver is None:
+        solver = compiled if g.device.type == "cpu" else tensor.solve
+    inputs = (g, v, r_wordline, r_bitline)
+    if not torch.is_grad_enabled():
+        # Nothing will ask for a gradient: keep nothing for one.
+        inputs = (g.detach(), v.detach(), r_wordline.detach(), r_bitline.detach())
+    method = _Method(law, rtol, threads, voltages, solver)
+    solution: Any = _Currents.apply(*inputs, method)  # type: ignore[no-untyped-call]
+    return (*solution,)
+
+
+def compiled(*tensors: Tensor, **options: Any) -> Fields:
+    """``linear.solve`` for tensors on the CPU; nothing is copied."""
+
+    def array(x: Any) -> Any:
+        return x.detach().numpy() if isinstance(x, Tensor) else x
+
+    fields = linear.solve(*map(array, tensors), **{k: array(x) for k, x in options.items()})
+    return Fields(*(None if x is None else torch.from_numpy(x) for x in vars(fields).values()))
+
+
+@dataclass(frozen=True, eq=False)
+class _Method:
+    law: Law | None
+    rtol: float
+    threads: int | None
+    voltages: bool
+    solver: Solver
+
+    def forward(
+        self, g: Tensor, v: Tensor, r_wordline: Tensor, r_bitline: Tensor, *, voltages: bool
+    ) -> Fields:
+        if self.law is None:
+            return self.solver(
+                g, r_wordline, r_bitline, v=v, rtol=self.rtol, voltages=voltages,
+                threads=self.threads,
+            )  # fmt: skip
+        batch = (len(g), v.shape[1])
+        fields, _ = newton.solve(
+            self.law, _problems(g[:, None], batch)[:, 0],
+            _per_problem(r_wordline, batch), _per_problem(r_bitline, batch),
+            v=_problems(v, batch), rtol=self.rtol, threads=self.threads,
+            linear_solve=self.solver,
+        )  # fmt: skip
+        return Fields(*(x.reshape(*batch, *x.shape[2:]) for x in vars(fields).values()))
+
+    def adjoint(
+        self, slope: Tensor, r_wordline: Tensor, r_bitline: Tensor, *,
+        ends: Tensor, into_wordline: Tensor | None, into_bitline: Tensor | None, voltages: bool,
+    ) -> Fields:  # fmt: skip
+        """Solve for λ; slope (chip, 1 or sample, m, n), the samples' own or one for all."""
+        batch = ends.shape[:2]
+        shared = slope.shape[1] == 1
+
+        def folded(x: Tensor | None) -> Tensor | None:
+            return x if shared or x is None else _problems(x, batch)
+
+        fields = self.solver(
+            (slope if shared else _problems(slope, batch))[:, 0],
+            r_wordline if shared else _per_problem(r_wordline, batch),
+            r_bitline if shared else _per_problem(r_bitline, batch),
+            v=folded(slope.new_zeros(*batch, slope.shape[2])),
+            ends=folded(ends),
+            into_wordline=folded(into_wordline),
+            into_bitline=folded(into_bitline),
+            rtol=self.rtol,
+            voltages=voltages,
+            threads=self.threads,
+        )
+        linear.require_converged(fields.residual, self.rtol)
+        return Fields(
+            *(None if x is None else x.reshape(*batch, *x.shape[2:]) for x in vars(fields).values())
+        )
+
+
+class _Currents(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, g: Tensor, v: Tensor, r_wordline: Tensor, r_bitline: Tensor, method: _Method
+    ) -> tuple[Tensor | None, ...]:
+        to_g, to_v, *to_wires, _ = ctx.needs_input_grad
+        # Of ohmic cells the response to the sources is the same at any voltage.
+        needed = to_g or any(to_wires) or (to_v and method.law is not None)
+        fields = method.forward(g, v, r_wordline, r_bitline, voltages=needed or method.voltages)
+        on_wordline, on_bitline = fields.on_wordline, fields.on_bitline
+        cells = (on_wordline, on_bitline) if needed else (None, None)
+        ctx.save_for_backward(g, r_wordline, r_bitline, *cells)
+        ctx.method, ctx.shape_of_v = method, v.shape
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(fields.residual, fields.iterations)
+        if not method.voltages:
+            on_wordline = on_bitline = None
+        return fields.current, on_wordline, on_bitline, fields.residual, fields.iterations
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, current: Tensor | None, on_wordline: Tensor | None, on_bitline: Tensor | None,
+        *_: Any,
+    ) -> tuple[Tensor | None, ...]:  # fmt: skip
+        if current is None and on_wordline is None and on_bitline is None:
+            return None, None, None, None, None
+        g, r_wordline, r_bitline, W, B = ctx.saved_tensors
+        law = ctx.method.law
+        to_g, to_v, to_r_wordline, to_r_bitline, _ = ctx.needs_input_grad
+        cell = g[:, None]
+        u = None if W is None else W - B
+        slope = cell if law is None else law.slope(u, cell)
+        if current is None:
+            current = g.new_zeros(len(g), ctx.shape_of_v[1], g.shape[2])
+        adjoint = ctx.method.adjoint(
+            slope, r_wordline, r_bitline,
+            ends=current, into_wordline=on_wordline, into_bitline=on_bitline,
+            voltages=to_g or to_r_wordline or to_r_bitline,
+        )  # fmt: skip
+        for_g = for_v = for_r_wordline = for_r_bitline = None
+        if to_v:
+            for_v = -adjoint.source.sum_to_size(ctx.shape_of_v)
+        if not (to_g or to_r_wordline or to_r_bitline):
+            return None, for_v, None, None, None
+        across = adjoint.on_wordline - adjoint.on_bitline
+        if to_g:
+            sensitivity = u if law is None else law.sensitivity(u, cell)
+            for_g = -(across * sensitivity).sum(1)
+        cells = cell * u if law is None else law.current(u, cell)
+        if to_r_wordline:
+            for_r_wordline = _wires(r_wordline, _beyond, cells, slope * across, on_wordline, -1)
+        if to_r_bitline:
+            for_r_bitline = _wires(r_bitline, _above, cells, slope * across, on_bitline, 1)
+        return for_g, for_v, for_r_wordline, for_r_bitline, None
+
+
+def _beyond(x: Tensor) -> Tensor:
+    """Sum what a wordline's segment feeds: its own cell and those further out."""
+    return x.flip(-1).cumsum(-1).flip(-1)
+
+
+def _above(x: Tensor) -> Tensor:
+    """Sum what a bitline's segment carries away: from its own cell and those above."""
+    return x.cumsum(-2)
+
+
+def _wires(
+    r: Tensor, add: Callable[[Tensor], Tensor], cells: Tensor, adjoint_cells: Tensor,
+    injected: Tensor | None, sign: int,
+) -> Tensor:  # fmt: skip
+    """Gradient of segments r: the product of what they carry in either solution.
+
+    The currents are sums of the cells' and of those injected, which enter with a sign:
+    no voltage is divided by a resistance, so r = 0 is like any other.
+    """
+    if injected is not None:
+        adjoint_cells = adjoint_cells + sign * injected
+    gradient = (add(cells) * add(adjoint_cells)).sum(1)
+    return torch.where(torch.isinf(r), 0.0, gradient).sum_to_size(r.shape)
+
+
+def _problems(x: Tensor, batch: tuple[int, ...]) -> Tensor:
+    """(chip or 1, sample or 1, …) to (chip · sample, 1, …)."""
+    return x.expand(*batch, *x.shape[2:]).reshape(batch[0] * batch[1], 1, *x.shape[2:])
+
+
+def _per_problem(r: Tensor, batch: tuple[int, ...]) -> Tensor:
+    """(chip or 1, …) to (chip · sample or 1, …)."""
+    return r if len(r) == 1 else r.repeat_interleave(batch[1], 0)
