@@ -18,19 +18,24 @@ both kinds of sweep run over contiguous memory.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numba import njit
 
-# Divisions by zero follow IEEE rules; no reassociation: a problem's answer does not
-# depend, to the last bit, on what else is in its batch.
-_compiled: Any = njit(cache=True, nogil=True, error_model="numpy")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Checks of the true residual after which a problem that no longer improves is given up.
 _PATIENCE = 3
 # Side of the squares that a transposition moves at once.
 _BLOCK = 16
+
+
+def _compiled(function: Function) -> Function:
+    # Divisions by zero follow IEEE rules. Sums are not reassociated: a problem's answer
+    # does not depend, to the last bit, on what else is in its batch.
+    return cast(Function, njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
 @_compiled
@@ -185,14 +190,15 @@ def _conjugate_gradients(
 
 @_compiled
 def solve_range(
-    g: Any, rw: Any, rb: Any, v: Any, e: Any, jw: Any, jb: Any, guess: Any,
-    rtol: Any, limit: int, start: int, stop: int,
+    start: int, stop: int, limit: int,
+    g: Any, rw: Any, rb: Any, v: Any, e: Any, jw: Any, jb: Any, guess: Any, rtol: Any,
     current: Any, source: Any, W: Any, B: Any, residual: Any, iterations: Any,
 ) -> None:  # fmt: skip
     """Solve problems start … stop - 1, problem = chip · samples + sample.
 
     Parameters
     ----------
+    limit : iterations of one problem.
     g : (chip, m, n) [S]. rw, rb : (chip or 1, m or 1, n or 1) [Ω], the segment before a
         cell on its wordline, after it on its bitline.
     v : (chip or 1, sample, m) [V] of the sources. e : (chip or 1, sample, n) [V] at the

@@ -79,7 +79,7 @@ def solve(
         np.empty(batch),
         np.empty(batch, np.int64),
     )
-    arguments = [
+    arguments: list[Any] = [
         _plain(array)
         for array in (
             g,
@@ -94,12 +94,14 @@ def solve(
         )
     ]
 
+    limit = iteration_limit(wordlines, bitlines)
+    arguments += [
+        fields.current, fields.source, fields.on_wordline, fields.on_bitline,
+        fields.residual, fields.iterations,
+    ]  # fmt: skip
+
     def run(start: int, stop: int) -> None:
-        solve_range(
-            *arguments, iteration_limit(wordlines, bitlines), start, stop,
-            fields.current, fields.source, fields.on_wordline, fields.on_bitline,
-            fields.residual, fields.iterations,
-        )  # fmt: skip
+        solve_range(start, stop, limit, *arguments)
 
     share_out(run, chips * samples, wordlines * bitlines, thread_count(threads))
     if voltages:

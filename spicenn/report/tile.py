@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from spicenn.compiler.design import Design
 from spicenn.compiler.execute import run_chips
 from spicenn.compiler.placement import PlacedTile, sample_tile
-from spicenn.engines.nodal import NodalEngine, node_voltages
+from spicenn.engines.nodal import NodalEngine, law_of
 from spicenn.errors import EngineError
+from spicenn.kirchhoff import crossbar_currents
 from spicenn.report.numbers import Array
 from spicenn.report.style import INK, MINUS, MUTED, PLUS, bare, new_figure
 
@@ -57,15 +58,18 @@ def view(
     try:
         first = tuple(array[:1] for array in inputs)
         run_chips(design, [chip], seed, first, NodalEngine(), observer=observe)
-    except EngineError:  # the cell is not ohmic; its conductances can still be drawn
+    except EngineError:  # the cell's law is not known; its conductances can still be drawn
         return TileView(tile, chip, g, None, None, None)
     # Of several positions and pulses the first that drives anything.
     v = seen[0][0].reshape(-1, g.shape[0])
     current = seen[0][1].reshape(-1, g.shape[1])
     at = int(np.argmax(np.abs(v).sum(axis=1) > 0))
     crossbar = tile.crossbar
-    on_word, on_bit = node_voltages(g, v[at], crossbar.r_wordline, crossbar.r_bitline)
-    lost = v[at][:, np.newaxis] - (on_word - on_bit)
+    solved = crossbar_currents(
+        g, v[at], r_wordline=crossbar.r_wordline, r_bitline=crossbar.r_bitline,
+        law=law_of(crossbar.cell, tile.name), details=True,
+    )  # fmt: skip
+    lost = v[at][:, np.newaxis] - (solved.wordline_voltage - solved.bitline_voltage)
     return TileView(tile, chip, g, v[at], np.abs(lost), current[at])
 
 

@@ -16,10 +16,13 @@ from torch import nn
 import spicenn as sn
 from spicenn.compiler.embedded import embed
 from spicenn.errors import InputError, Status
+from spicenn.kirchhoff import crossbar_currents
 from spicenn.report import Evidence, numbers, write_report
 from spicenn.report.chips import as_pictures
+from spicenn.report.crosscheck import headline, statement
 from spicenn.report.numbers import full_scale, ideal_outputs
 from spicenn.report.tile import view
+from spicenn.study.crosscheck import agreement
 
 CHIPS = 6
 HOSTILE = "<script>alert(1)</script> $\\frac{ & \"quoted\" 'too'"
@@ -218,15 +221,50 @@ def test_a_refused_calibration_is_said_so(study: xr.Dataset, tmp_path: Path) -> 
     assert "smaller error" not in text
 
 
+@pytest.mark.parametrize(
+    ("found", "said", "marked"),
+    [
+        ([2e-9, np.nan, 5.0, np.nan, 1e-9, 7.0], "2 runs compared with ngspice, worst", False),
+        ([2e-9, 0.5, np.nan, np.nan, np.nan, np.nan], "1 of 2 runs", True),
+        ([np.inf, 1e-9, np.nan, np.nan, np.nan, np.nan], "because ngspice failed", True),
+        ([np.nan] * 6, "None of these chips", False),
+    ],
+)
+def test_a_crosscheck_is_stated_and_marked_where_it_fails(
+    study: xr.Dataset, found: list[float], said: str, marked: bool
+) -> None:
+    """Chip 2 failed and chip 5 has not run: what their discrepancy holds means nothing."""
+    ds = study.assign(discrepancy=("chip", found))
+    compared = agreement(ds.assign_attrs(crosscheck=0.3, crosscheck_bound=1e-6))
+    assert compared is not None
+    text = statement(compared)
+    assert said in text
+    assert "30 % of the chips" in text
+    assert ('class="refused"' in text) == marked
+    shown = headline(compared, "nodal")
+    assert (shown and shown[0]) == (None if np.isnan(found).all() else "warm" if marked else "")
+
+
+def test_the_page_shows_a_crosscheck_only_where_there_is_one(
+    study: xr.Dataset, tmp_path: Path
+) -> None:
+    ds = study.assign(discrepancy=("chip", [2e-9, 0.5, *[np.nan] * 4]))
+    ds = ds.assign_attrs(crosscheck=0.3, crosscheck_bound=1e-6)
+    text = write_report(ds, tmp_path / "r.html").read_text("utf-8")
+    assert '<section id="crosscheck">' in text
+    assert '<div class="figure warm"><b>5.0e-01</b><span>worst discrepancy of nodal' in text
+    without = write_report(study, tmp_path / "w.html").read_text("utf-8")
+    assert "ngspice" not in without
+
+
 def test_the_drawn_voltages_give_the_tiles_currents(design: sn.Design, x: np.ndarray) -> None:
     """Cells' currents at the drawn voltages add up to the bitlines' currents."""
     tile = design.tiles[0]
     seen = view(design, 3, 1, (x,), tile)
     assert seen.v is not None
     assert seen.current is not None
-    from spicenn.engines.nodal import node_voltages
-
-    word, bit = node_voltages(seen.g, seen.v, 2.0, 2.0)
+    solved = crossbar_currents(seen.g, seen.v, r_wordline=2.0, r_bitline=2.0, details=True)
+    word, bit = solved.wordline_voltage, solved.bitline_voltage
     np.testing.assert_allclose(((word - bit) * seen.g).sum(axis=0), seen.current, rtol=1e-9)
     assert seen.lost is not None
     np.testing.assert_allclose(seen.lost, np.abs(seen.v[:, None] - (word - bit)))

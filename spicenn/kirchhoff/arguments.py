@@ -1,0 +1,140 @@
+"""Arguments of the public functions: checked by name, and brought to one shape."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from spicenn.errors import InputError
+from spicenn.kirchhoff.laws import is_tensor, namespace
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """Arguments as the solvers take them, and the shape that the answer gets back.
+
+    g : (chip, wordline, bitline). v : (chip or 1, sample, wordline), or None. r_wordline,
+    r_bitline : (chip or 1, wordline or 1, bitline or 1). All NumPy arrays or all
+    tensors, float64.
+    batch : leading axes of the answer, with the sample axis where there is one.
+    """
+
+    g: Any
+    v: Any
+    r_wordline: Any
+    r_bitline: Any
+    batch: tuple[int, ...]
+
+
+def arrays(g: Any, v: Any, r_wordline: Any, r_bitline: Any) -> Arrays:
+    """Check and broadcast; v may be None. Raises InputError that names the argument."""
+    given = {"g": g, "v": v, "r_wordline": r_wordline, "r_bitline": r_bitline}
+    known = _alike({name: x for name, x in given.items() if x is not None})
+    g = known["g"]
+    if g.ndim < 2 or 0 in g.shape:
+        raise InputError(f"g has shape {tuple(g.shape)}, expected (…, wordline, bitline)")
+    lines = tuple(g.shape[-2:])
+    single = v is None
+    if v is not None:
+        v = known["v"]
+        if v.ndim < 1 or v.shape[-1] != lines[0] or 0 in v.shape:
+            raise InputError(
+                f"v has shape {tuple(v.shape)}, expected (…, sample, wordline) with "
+                f"{lines[0]} wordlines as g of shape {tuple(g.shape)}"
+            )
+        if v.ndim == 1:
+            single, known["v"] = True, v.reshape(1, -1)
+    for name in ("r_wordline", "r_bitline"):
+        r = known[name]
+        known[name] = r = r.reshape((1,) * (2 - r.ndim) + tuple(r.shape)) if r.ndim < 2 else r
+        if r.shape[-2] not in (1, lines[0]) or r.shape[-1] not in (1, lines[1]):
+            raise InputError(
+                f"{name} has shape {tuple(r.shape)}, expected one value or one per segment, "
+                f"(…, {lines[0]}, {lines[1]})"
+            )
+    _check_values(known)
+    leads = {name: tuple(x.shape[:-2]) for name, x in known.items()}
+    try:
+        batch = np.broadcast_shapes(*leads.values())
+    except ValueError:
+        told = ", ".join(f"{name} {lead}" for name, lead in leads.items())
+        raise InputError(f"the leading axes do not broadcast: {told}") from None
+    answer = batch if single else (*batch, known["v"].shape[-2])
+    if all(math.prod(lead) == 1 for name, lead in leads.items() if name != "v"):
+        # One array: whatever else v has is samples.
+        flat = {name: x.reshape(1, *x.shape[-2:]) for name, x in known.items() if name != "v"}
+        if v is not None:
+            flat["v"] = known["v"].reshape(1, -1, lines[0])
+    else:
+        flat = {name: _flat(x, batch, shared=name != "g") for name, x in known.items()}
+    return Arrays(flat["g"], flat.get("v"), flat["r_wordline"], flat["r_bitline"], answer)
+
+
+def _flat(x: Any, batch: tuple[int, ...], *, shared: bool) -> Any:
+    """One leading axis in place of all; of length 1 where all chips may share x and do."""
+    last = x.shape[-2:]
+    if shared and math.prod(x.shape[:-2]) == 1:
+        return x.reshape(1, *last)
+    return namespace(x).broadcast_to(x, (*batch, *last)).reshape(-1, *last)
+
+
+def tolerance(rtol: Any) -> float:
+    """Check rtol; raises InputError."""
+    if not (isinstance(rtol, int | float) and 0 < rtol < 1):
+        raise InputError(f"rtol = {rtol!r} is not between 0 and 1")
+    return float(rtol)
+
+
+def _alike(given: dict[str, Any]) -> dict[str, Any]:
+    """All as float64, as tensors of one device where any of them is one."""
+    tensors = {name: x for name, x in given.items() if is_tensor(x)}
+    if not tensors:
+        return {name: _array(name, x) for name, x in given.items()}
+    import torch
+
+    devices = {str(x.device): name for name, x in tensors.items()}
+    if len(devices) > 1:
+        told = ", ".join(f"{name} on {device}" for device, name in devices.items())
+        raise InputError(f"tensors are on several devices: {told}")
+    device = next(iter(tensors.values())).device
+    result = {}
+    for name, x in given.items():
+        if not is_tensor(x):
+            result[name] = torch.as_tensor(_array(name, x), device=device)
+        elif x.is_complex():
+            raise InputError(f"{name} is complex; conductances and voltages are real")
+        else:
+            result[name] = x.to(torch.float64)
+    return result
+
+
+def _array(name: str, x: Any) -> Any:
+    try:
+        array = np.asarray(x)
+    except ValueError as error:
+        raise InputError(f"{name} is no array: {error}") from None
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{name} has dtype {array.dtype}, expected real numbers")
+    return array.astype(np.float64, copy=False)
+
+
+def _check_values(known: dict[str, Any]) -> None:
+    for name, x in known.items():
+        good, wanted = {
+            "g": ((x >= 0) & (x < math.inf), "finite and at least 0"),
+            "v": (abs(x) < math.inf, "finite"),
+        }.get(name, (x >= 0, "at least 0"))
+        if not bool(good.all()):
+            at = np.argwhere(~_to_numpy(good))
+            first = tuple(int(i) for i in at[0])
+            raise InputError(
+                f"{name} holds {float(x[first])!r} at {first}: "
+                f"{len(at)} of {math.prod(x.shape)} values are not {wanted}"
+            )
+
+
+def _to_numpy(x: Any) -> Any:
+    return x.detach().cpu().numpy() if is_tensor(x) else x

@@ -1,0 +1,189 @@
+"""``crossbar_currents``: exact currents of crossbars, wires included."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from spicenn.kirchhoff import linear, newton
+from spicenn.kirchhoff.arguments import Arrays, arrays, tolerance
+from spicenn.kirchhoff.laws import Law, is_tensor
+from spicenn.kirchhoff.linear import require_converged
+from spicenn.kirchhoff.matrix import product, transfer_matrix
+from spicenn.kirchhoff.threads import thread_count
+
+
+class CrossbarSolution(NamedTuple):
+    """All of an operating point; arrays or tensors as the arguments.
+
+    current : (…, sample, bitline) [A] out of the bitlines.
+    wordline_voltage, bitline_voltage, cell_current : (…, sample, wordline, bitline)
+        [V], [V], [A].
+    residual : (…, sample). What Kirchhoff's law leaves over at the nodes, summed, over
+        the cells' currents, summed: the bitline currents are off by at most this much
+        of the cells' currents in all (twice that for nonlinear cells).
+    iterations : (…, sample), of conjugate gradients, or of Newton's method.
+    """
+
+    current: Any
+    wordline_voltage: Any
+    bitline_voltage: Any
+    cell_current: Any
+    residual: Any
+    iterations: Any
+
+
+def crossbar_currents(
+    g: Any,
+    v: Any,
+    *,
+    r_wordline: Any,
+    r_bitline: Any,
+    rtol: float = 1e-9,
+    law: Law | None = None,
+    details: bool = False,
+    threads: int | None = None,
+) -> Any:
+    """Solve crossbars with wire resistance exactly, many at a time.
+
+    Input i drives the first cell of wordline i through one segment of wire, each
+    following cell through one more. Bitline j ends in a virtual ground after its last
+    cell and one segment; current out of it is positive.
+
+    Parameters
+    ----------
+    g : (…, wordline, bitline) [S], at least 0; 0 is a dead cell.
+    v : (…, sample, wordline) or (wordline,) [V]. The leading axes of all arguments
+        broadcast.
+    r_wordline, r_bitline : [Ω], one value or one per segment (…, wordline, bitline): the
+        segment before the cell on its wordline, the one after it on its bitline. 0 is
+        an ideal wire and infinity a broken one: a line without any way to a source or
+        the ground carries no current and is given 0 V.
+    rtol : bound of the residual (see ``CrossbarSolution``).
+    law : current of a cell at its voltage, e.g. ``spicenn.kirchhoff.Sinh()``; None is ohmic.
+    details : return a ``CrossbarSolution``, with the nodes' voltages and the residuals.
+    threads : to use; None is every core that this process was given, within
+        OMP_NUM_THREADS and NUMBA_NUM_THREADS.
+
+    Returns
+    -------
+    (…, sample, bitline) [A], float64; tensors where an argument is one, differentiable
+    in g, v and the wires by one adjoint solve. On a CUDA device all of it runs there.
+
+    Raises InputError naming the argument, and ConvergenceError rather than return an
+    answer whose residual is above rtol.
+    """
+    rtol = tolerance(rtol)
+    threads = thread_count(threads)
+    given = arrays(g, v, r_wordline, r_bitline)
+    if is_tensor(given.g):
+        solution = _tensors(given, rtol, law, details, threads)
+    elif law is not None:
+        solution = _nonlinear(given, rtol, law, threads)
+    else:
+        solution = _ohmic(given, rtol, details, threads)
+    if not details:
+        return solution.current.reshape(*given.batch, -1)
+    lines = tuple(given.g.shape[-2:])
+    return CrossbarSolution(
+        solution.current.reshape(*given.batch, -1),
+        *(x.reshape(*given.batch, *lines) for x in solution[1:4]),
+        *(x.reshape(given.batch) for x in solution[4:]),
+    )
+
+
+def effective_matrix(
+    g: Any,
+    *,
+    r_wordline: Any,
+    r_bitline: Any,
+    rtol: float = 1e-9,
+    threads: int | None = None,
+) -> Any:
+    """Currents out of every bitline per volt on every wordline.
+
+    Ohmic cells make a linear array, so this one matrix is all of it: ``v @ matrix`` are
+    its currents for any input. With ideal wires it is g itself.
+
+    Parameters
+    ----------
+    g, r_wordline, r_bitline, rtol, threads : as ``crossbar_currents``.
+
+    Returns
+    -------
+    (…, wordline, bitline) [S]; a differentiable tensor where an argument is one.
+
+    Raises InputError and ConvergenceError as ``crossbar_currents``.
+    """
+    rtol = tolerance(rtol)
+    threads = thread_count(threads)
+    given = arrays(g, None, r_wordline, r_bitline)
+    matrix, residual = transfer_matrix(
+        given.g, given.r_wordline, given.r_bitline, _solver(given, rtol, threads)
+    )
+    require_converged(residual, rtol)
+    return matrix.reshape(*given.batch, *given.g.shape[-2:])
+
+
+def _solver(given: Arrays, rtol: float, threads: int) -> Any:
+    """Currents and residuals alone, of arrays or tensors."""
+    if is_tensor(given.g):
+        from spicenn.kirchhoff import autograd
+
+        def by_torch(g: Any, r_wordline: Any, r_bitline: Any, v: Any) -> tuple[Any, Any]:
+            solved = autograd.currents(g, v, r_wordline, r_bitline, rtol=rtol, threads=threads)
+            return solved[0], solved[3]
+
+        return by_torch
+
+    def by_numpy(g: Any, r_wordline: Any, r_bitline: Any, v: Any) -> tuple[Any, Any]:
+        fields = linear.solve(
+            g, r_wordline, r_bitline, v=v, rtol=rtol, voltages=False, threads=threads
+        )
+        return fields.current, fields.residual
+
+    return by_numpy
+
+
+def _ohmic(given: Arrays, rtol: float, details: bool, threads: int) -> CrossbarSolution:
+    g, v, wires = given.g, given.v, (given.r_wordline, given.r_bitline)
+    if not details:
+        current, residual = product(g, *wires, v, _solver(given, rtol, threads))
+        require_converged(residual, rtol)
+        return CrossbarSolution(current, None, None, None, residual, None)
+    fields = linear.solve(g, *wires, v=v, rtol=rtol, threads=threads)
+    require_converged(fields.residual, rtol)
+    cells = g[:, None] * (fields.on_wordline - fields.on_bitline)
+    return CrossbarSolution(
+        fields.current, fields.on_wordline, fields.on_bitline, cells,
+        fields.residual, fields.iterations,
+    )  # fmt: skip
+
+
+def _nonlinear(given: Arrays, rtol: float, law: Law, threads: int) -> CrossbarSolution:
+    fields, cells = newton.solve(
+        law, given.g, given.r_wordline, given.r_bitline, v=given.v, rtol=rtol, threads=threads
+    )
+    require_converged(fields.residual, rtol)
+    return CrossbarSolution(
+        fields.current, fields.on_wordline, fields.on_bitline, cells,
+        fields.residual, fields.iterations,
+    )  # fmt: skip
+
+
+def _tensors(
+    given: Arrays, rtol: float, law: Law | None, details: bool, threads: int
+) -> CrossbarSolution:
+    from spicenn.kirchhoff import autograd
+
+    g, v, wires = given.g, given.v, (given.r_wordline, given.r_bitline)
+    if law is None and not details:
+        current, residual = product(g, *wires, v, _solver(given, rtol, threads))
+        require_converged(residual, rtol)
+        return CrossbarSolution(current, None, None, None, residual, None)
+    current, on_wordline, on_bitline, residual, iterations = autograd.currents(
+        g, v, *wires, law=law, rtol=rtol, threads=threads
+    )
+    require_converged(residual, rtol)
+    u = on_wordline - on_bitline
+    cells = g[:, None] * u if law is None else law.current(u, g[:, None])
+    return CrossbarSolution(current, on_wordline, on_bitline, cells, residual, iterations)
