@@ -29,7 +29,7 @@ Exit codes
   0    done
   1    it could not be done: one line on standard error says what, where, what to do
   2    the command line is wrong
-  3    done, but some chips failed or the calibration was refused
+  3    done, but some chips failed, ngspice disagrees or the calibration was refused
   70   an error inside spicenn; SPICENN_DEBUG=1 shows its traceback
   130  interrupted
 

@@ -22,6 +22,8 @@ Examples
   spicenn run net.spicenn x_test.npy --chips 200 --seed 2024 --store runs/a.zarr
   spicenn run net.spicenn x_test.npy --chips 50 --seed 2024 --store runs/wires.zarr \\
       --sweep r_wordline=0,2,5 --sweep corner=tt,ss
+  spicenn run net.spicenn x_test.npy --chips 2000 --seed 2024 --store runs/c.zarr \\
+      --engine nodal --crosscheck 0.05
   spicenn run net.spicenn x_test.npy --chips 5000 --seed 2024 --store runs/b.zarr \\
       --scheduler tcp://10.0.0.5:8786
 
@@ -55,6 +57,22 @@ is given again; with more --chips it is extended.
 @click.option("--workers", type=COUNT, help="Processes of the local cluster; one per core if not.")
 @click.option("--scheduler", metavar="ADDRESS", help="An existing Dask cluster to use instead.")
 @options.timeout
+@click.option(
+    "--crosscheck",
+    type=click.FloatRange(0.0, 1.0),
+    metavar="SHARE",
+    default=0.0,
+    show_default=True,
+    help="Share of the chips that also run in ngspice, to compare; not with --engine ngspice.",
+)
+@click.option(
+    "--crosscheck-bound",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="RATIO",
+    default=1e-6,
+    show_default=True,
+    help="Largest difference of a current, over the tile's largest, that is let pass.",
+)
 @options.as_json
 def run(
     design: Path,
@@ -69,11 +87,14 @@ def run(
     workers: int | None,
     scheduler: str | None,
     timeout: float,
+    crosscheck: float,
+    crosscheck_bound: float,
     as_json: bool,
 ) -> int:
     """Run INPUT.npy through many manufactured copies of DESIGN.
 
-    Exits with 3 where the study is complete but some chips failed.
+    Exits with 3 where the study is complete but some chips failed, or where ngspice
+    disagrees by more than the bound.
     """
     if workers is not None and scheduler is not None:
         raise click.UsageError("--workers is for the local cluster; a --scheduler has its own")
@@ -101,6 +122,8 @@ def run(
             scheduler=scheduler,
             timeout=timeout,
             progress=chip_progress(),
+            crosscheck=crosscheck,
+            crosscheck_bound=crosscheck_bound,
         )
     except KeyboardInterrupt:
         if store.exists():
@@ -111,10 +134,13 @@ def run(
 
 def summarise(ds: xr.Dataset, store: Path, *, as_json: bool) -> int:
     """Print how a study ended; return the exit code."""
-    from spicenn.cli.text import echo, echo_json, seconds
+    from spicenn.cli.text import echo, echo_json, finite, seconds
     from spicenn.errors import Status
     from spicenn.report.numbers import status_counts
+    from spicenn.study.crosscheck import agreement
 
+    found = agreement(ds)
+    disagrees = found is not None and found.exceeded > 0
     counts = status_counts(ds)
     total = sum(counts.values())
     good = counts.get(Status.OK, 0)
@@ -127,6 +153,17 @@ def summarise(ds: xr.Dataset, store: Path, *, as_json: bool) -> int:
                 "status": {status.name.lower(): n for status, n in counts.items()},
                 "simulation_seconds": runtime,
                 "complete": good == total,
+                "crosscheck": None
+                if found is None
+                else {
+                    "share": found.share,
+                    "bound": found.bound,
+                    "runs": found.checked,
+                    "exceeded": found.exceeded,
+                    "failed": found.failed,
+                    "worst": finite(found.worst),
+                    "ok": not disagrees,
+                },
             }
         )
     else:
@@ -135,5 +172,7 @@ def summarise(ds: xr.Dataset, store: Path, *, as_json: bool) -> int:
         for status, number in counts.items():
             if status is not Status.OK:
                 echo(f"          {number} {status.name.lower().replace('_', ' ')}")
+        if found is not None:
+            echo(f"checked   {'DISAGREES: ' if disagrees else ''}{found.finding}")
         echo(f"report    spicenn report {shlex.quote(str(store))} -o report.html")
-    return 0 if good == total else INCOMPLETE
+    return INCOMPLETE if disagrees or good < total else 0

@@ -16,6 +16,7 @@ from spicenn.compiler.embedded import design_of, input_names, output_names
 from spicenn.compiler.program import execute
 from spicenn.errors import InputError, Status
 from spicenn.study import accuracy, quantile_interval, yield_interval
+from spicenn.study.crosscheck import Agreement, agreement
 from spicenn.study.statistics import Interval
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Numbers:
         first point of the sweep, and (sample, …).
     inputs : of the first model input, (sample, …).
     runtime : [s] of simulation, all chips together.
+    agreement : what the study's crosscheck found, None where it has none.
     """
 
     design: Design
@@ -81,6 +83,7 @@ class Numbers:
     labels: NDArray[np.int64] | None
     runtime: float
     attributes: Mapping[str, Any]
+    agreement: Agreement | None = None
 
     @property
     def higher_is_better(self) -> bool:
@@ -118,7 +121,8 @@ def numbers(ds: xr.Dataset, labels: NDArray[Any] | None = None) -> Numbers:
     ds : a study's record.
     labels : (sample,) classes; without them chips are compared with the ideal network.
 
-    Raises InputError where labels do not fit, DesignError for a record without a design.
+    Raises InputError where labels do not fit, DesignError for a record without a design,
+    StoreError for a damaged one.
     """
     design = design_of(ds)
     name = output_names(design)[0]
@@ -155,6 +159,7 @@ def numbers(ds: xr.Dataset, labels: NDArray[Any] | None = None) -> Numbers:
         None if labels is None else np.asarray(labels, dtype=np.int64),
         float(np.nansum(ds["runtime"].values)),
         dict(ds.attrs),
+        agreement(ds),
     )
 
 

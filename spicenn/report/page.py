@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from spicenn import __version__
 from spicenn.errors import InputError, Status
 from spicenn.report.chips import LABELS, percent, samples_figure, scores_figure
+from spicenn.report.crosscheck import headline, statement
 from spicenn.report.evidence import Evidence
 from spicenn.report.numbers import MARGIN, Numbers, numbers
 from spicenn.report.style import drawing, save, to_svg
@@ -83,6 +84,9 @@ def _sections(stated: Numbers, ds: xr.Dataset, evidence: Evidence | None) -> lis
     sections = [_chips_section(stated)]
     if evidence is not None:
         sections.append(_surrogate_section(evidence))
+    if stated.agreement is not None:
+        text = statement(stated.agreement)
+        sections.append(_Section("crosscheck", "What ngspice says of the same chips", text))
     sections.append(_tile_section(stated, ds))
     samples = samples_figure(stated)
     if samples is not None:
@@ -272,6 +276,9 @@ def _headlines(stated: Numbers, evidence: Evidence | None) -> list[tuple[str, st
                 f"of {len(stated.chips)} chips{failed}",
             )
         )
+    if stated.agreement is not None:
+        compared = headline(stated.agreement, str(stated.attributes.get("engine")))
+        found += [compared] if compared is not None else []
     if evidence is not None and evidence.success:
         found.append(
             (

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from spicenn.compiler.design import Design
 from spicenn.errors import InputError
 from spicenn.seeds import Purpose, generator
+from spicenn.study.crosscheck import BOUND, check_share
 from spicenn.study.sweep import Sweep, Value, parse_sweep
 
 SCHEMA = 1
@@ -23,6 +24,8 @@ class Study:
     """A design, its inputs and how they are run; the chips are not part of it.
 
     inputs : one checked array per model input, sample axis first.
+    crosscheck, crosscheck_bound : share of the chips that also run in ngspice, and the
+        discrepancy that they may have; without a share there is no bound.
     """
 
     design: Design
@@ -32,6 +35,8 @@ class Study:
     trials: int
     keep: frozenset[str]
     sweep: Sweep
+    crosscheck: float = 0.0
+    crosscheck_bound: float = BOUND
 
     @property
     def samples(self) -> int:
@@ -51,7 +56,13 @@ class Study:
                 name: list(values)
                 for name, values in zip(self.sweep.names, self.sweep.values, strict=True)
             },
+            **self._crosscheck(),
         }
+
+    def _crosscheck(self) -> dict[str, float]:
+        if not self.crosscheck:
+            return {}
+        return {"crosscheck": self.crosscheck, "crosscheck_bound": self.crosscheck_bound}
 
 
 def plan(
@@ -63,6 +74,8 @@ def plan(
     trials: int,
     keep: Sequence[str],
     sweep: Mapping[str, Sequence[Value]] | None,
+    crosscheck: float = 0.0,
+    crosscheck_bound: float = BOUND,
 ) -> Study:
     """Check what the user asked for. Raises InputError and TechnologyError."""
     from spicenn.compiler.execute import KEEP, as_inputs
@@ -88,6 +101,7 @@ def plan(
         trials,
         kept,
         parse_sweep(design, sweep, kept),
+        *check_share(crosscheck, crosscheck_bound, engine),
     )
 
 

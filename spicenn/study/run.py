@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spicenn.compiler.design import Design
-from spicenn.errors import InputError, Status
+from spicenn.errors import InputError, SpicennWarning, Status
 from spicenn.study.cluster import Connection, connect
+from spicenn.study.crosscheck import BOUND, agreement, is_checked
 from spicenn.study.plan import Study, chip_labels, plan
 from spicenn.study.progress import Progress, reporter
 from spicenn.study.schedule import Job, cut, measure, run_jobs
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 # Chips that are run before the record exists, to size its chunks: one may fail.
 _MEASURED = 4
+_DISAGREES = (
+    "do not trust this study's outputs: see discrepancy and message in the record, and run "
+    "chips of it with engine='ngspice'"
+)
 
 
 def monte_carlo(
@@ -43,6 +49,8 @@ def monte_carlo(
     scheduler: str | None = None,
     timeout: float = 60.0,
     progress: Progress | bool | None = None,
+    crosscheck: float = 0.0,
+    crosscheck_bound: float = BOUND,
 ) -> xr.Dataset:
     """Run manufactured chips of a design on the same inputs, in parallel.
 
@@ -64,17 +72,28 @@ def monte_carlo(
     scheduler : address of an existing Dask cluster to use instead, e.g. "tcp://host:8786".
     timeout : seconds that the simulator may take for one tile of all samples.
     progress : True for a bar on standard error, or a function (done, total, failed).
+    crosscheck : share of the chips, in [0, 1], that also run in ngspice, tile by tile on
+        the same conductances and voltages; not for engine="ngspice". A chip is among them
+        by its index alone: chip 0, then evenly spread.
+    crosscheck_bound : discrepancy [1] that a checked chip may have: its largest difference
+        of a bitline's current over the largest current of the tile.
 
     Returns
     -------
     Dataset with ``output(sweep…, chip, trial, sample, …)`` [1], ``status``, ``message``,
     ``runtime`` [s] and the rest of schema 1, lazy from the store, loaded without one.
-    A chip that failed has NaN outputs and its status.
+    A chip that failed has NaN outputs and its status. With a crosscheck there is
+    ``discrepancy(sweep…, chip)`` [1]: NaN where not checked, infinite where ngspice failed.
+
+    Warns with SpicennWarning where a discrepancy exceeds the bound.
 
     Raises InputError and TechnologyError for bad arguments, StoreError for a store that
     is not this study's, NgspiceNotFound, and EngineError where no worker can live.
     """
-    study = plan(design, x, seed=seed, engine=engine, trials=trials, keep=keep, sweep=sweep)
+    study = plan(
+        design, x, seed=seed, engine=engine, trials=trials, keep=keep, sweep=sweep,
+        crosscheck=crosscheck, crosscheck_bound=crosscheck_bound,
+    )  # fmt: skip
     labels = chip_labels(chips)
     if not isinstance(timeout, int | float) or not timeout > 0:
         raise InputError(f"timeout = {timeout!r} is not a positive number of seconds")
@@ -92,7 +111,12 @@ def monte_carlo(
         else:
             _Tally(record, labels, report, _wanted(record, labels))
         ds = record.dataset(labels)
-        return ds.load() if store is None else ds
+        if store is None:
+            ds = ds.load()
+    found = agreement(ds)
+    if found is not None and found.exceeded:
+        warnings.warn(f"crosscheck: {found.finding} ({_DISAGREES})", SpicennWarning, stacklevel=2)
+    return ds
 
 
 def _run(
@@ -108,8 +132,9 @@ def _run(
     todo = None if record is None else _wanted(record, labels)
     if record is None:
         point, changes = next(study.sweep.points())
-        first = (Job(point, changes, i, (chip,)) for i, chip in enumerate(labels[:_MEASURED]))
-        measured, chunk = measure(connection, plugin, first)
+        order = _measured(study, labels)
+        first = (Job(point, changes, i, (labels[i],)) for i in order)
+        measured, chunk = measure(connection, plugin, first, study.crosscheck)
         sample = next(outcome for _, outcome in measured if outcome.result.output)
         record = create(target, study, labels, sample, chunk)
         todo = _wanted(record, labels)
@@ -124,6 +149,13 @@ def _run(
         record.write(job.point, job.start, outcome)
         tally.add(job, outcome.result.status)
     return record
+
+
+def _measured(study: Study, labels: tuple[int, ...]) -> list[int]:
+    """Positions of the chips to run first: one that is checked leads, to know what that costs."""
+    checked = (i for i, chip in enumerate(labels) if is_checked(chip, study.crosscheck))
+    lead = next(checked, 0)
+    return [lead, *(i for i in range(min(len(labels), _MEASURED)) if i != lead)][:_MEASURED]
 
 
 def _jobs(record: Store, study: Study, todo: NDArray[np.bool_]) -> Iterator[Job]:
@@ -171,6 +203,7 @@ def _installed(connection: Connection, study: Study, timeout: float) -> Iterator
         float(timeout),
         study.trials,
         study.keep,
+        study.crosscheck,
     )
     connection.client.register_plugin(StudyPlugin(name, payload), name=name)
     try:

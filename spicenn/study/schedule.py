@@ -66,13 +66,15 @@ def cut(
 
 
 def measure(
-    connection: Connection, plugin: str, jobs: Iterable[Job]
+    connection: Connection, plugin: str, jobs: Iterable[Job], crosscheck: float = 0.0
 ) -> tuple[list[tuple[Job, Outcome]], int]:
     """Run the first chips one after the other, to see how many take about a second.
 
     Parameters
     ----------
     jobs : the first jobs of the study, of one chip each.
+    crosscheck : share of the chips that are checked: each chip is taken to cost that
+        share of a check, whether it is among them or not.
 
     Returns
     -------
@@ -81,6 +83,7 @@ def measure(
     """
     done: list[tuple[Job, Outcome]] = []
     seconds: list[float] = []
+    check = 0.0
     spent = 0.0
     for job in jobs:
         *_, pair = run_jobs(connection, plugin, [job])
@@ -88,6 +91,7 @@ def measure(
         spent += pair[1].seconds
         if pair[1].result.status[0] == Status.OK:
             seconds.append(pair[1].seconds)
+        check = pair[1].check_seconds or check
         # The first good run pays for loading, unless it is so slow that nothing else counts.
         if pair[1].result.output and (len(seconds) == 2 or spent > _MEASURE_SECONDS):
             break
@@ -96,8 +100,12 @@ def measure(
             f"none of the first {len(done)} chips left its worker process alive",
             remedy="see whether memory runs out, or try workers=1 and fewer samples",
         )
-    chunk = int(min(max(TASK_SECONDS / seconds[-1], 1), MOST_CHIPS)) if seconds else 1
-    return done, chunk
+    return done, chips_per_task(seconds[-1], crosscheck, check) if seconds else 1
+
+
+def chips_per_task(seconds: float, crosscheck: float, check: float) -> int:
+    """How many chips make one task, for the seconds of one and of its check, in the mean."""
+    return int(min(max(TASK_SECONDS / (seconds + crosscheck * check), 1), MOST_CHIPS))
 
 
 def run_jobs(

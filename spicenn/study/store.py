@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from spicenn.compiler.embedded import output_names
 from spicenn.errors import Status, StoreError
+from spicenn.study.crosscheck import DISCREPANCY
 from spicenn.study.lock import locked
 from spicenn.study.plan import Study
 from spicenn.study.record import (
@@ -87,6 +88,10 @@ class Store:
             values.update(zip(names, result.output.values(), strict=True))
         values["message"] = np.array(result.message, dtype=object)
         values["runtime"] = result.runtime
+        if self._study.crosscheck:
+            unknown = np.full(len(result.status), np.nan)
+            found = outcome.discrepancy
+            values[DISCREPANCY] = unknown if found is None else found
         for name, value in values.items():
             self._put(name, (*point, chips), value)
         for tile, kept in result.tiles.items():
@@ -244,6 +249,8 @@ def resume(target: Any, study: Study) -> Store | None:
 
 
 def _check_same(stored: Mapping[str, Any], asked: Mapping[str, Any], where: str) -> None:
+    # A record without a crosscheck has no attribute for it.
+    stored, asked = {"crosscheck": 0.0, **stored}, {"crosscheck": 0.0, **asked}
     different = [key for key in asked if stored.get(key) != asked[key]]
     if not different:
         return

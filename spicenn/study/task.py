@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from spicenn import __version__
 from spicenn.compiler.result import Result
 from spicenn.compiler.threads import one_thread
+from spicenn.study.crosscheck import REFERENCE, Array, Crosscheck
 from spicenn.study.sweep import Value
 
 if TYPE_CHECKING:
@@ -39,25 +40,53 @@ class Payload:
     timeout: float
     trials: int
     keep: frozenset[str]
+    crosscheck: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What one task gives back. ``seconds`` is how long the worker took."""
+    """What one task gives back.
+
+    seconds : how long the worker took, its crosscheck aside.
+    discrepancy : (chip,) from the crosscheck, None where the study has none.
+    check_seconds : how long the crosscheck took.
+    """
 
     result: Result
     versions: Mapping[str, str]
     tolerances: Mapping[str, float]
     seconds: float
+    discrepancy: Array | None = None
+    check_seconds: float = 0.0
 
 
 @dataclass
 class _Lane:
-    """One thread's engine, and the timer that closes it when it is left alone."""
+    """One thread's engines, and the timer that closes them when they are left alone.
+
+    reference : what the engine is held to, None where the study has no crosscheck.
+    """
 
     engine: Engine
+    reference: Engine | None
     lock: threading.Lock = field(default_factory=threading.Lock)
     timer: threading.Timer | None = None
+
+    def versions(self) -> dict[str, str]:
+        """What the record depends on: the reference's too, also where it checks no chip."""
+        checked = self.reference.versions if self.reference is not None else {}
+        return {**versions_here(), **self.engine.versions, **checked}
+
+    def tolerances(self) -> dict[str, float]:
+        """Those of the engine, and of the reference under its name."""
+        checked = self.reference.tolerances if self.reference is not None else {}
+        named = {f"{REFERENCE}_{key}": value for key, value in checked.items()}
+        return {**self.engine.tolerances, **named}
+
+    def close(self) -> None:
+        self.engine.close()
+        if self.reference is not None:
+            self.reference.close()
 
 
 class StudyPlugin(WorkerPlugin):
@@ -78,7 +107,7 @@ class StudyPlugin(WorkerPlugin):
         for lane in lanes.values():
             if lane.timer is not None:
                 lane.timer.cancel()
-            lane.engine.close()
+            lane.close()
 
     def run(self, changes: Mapping[str, Value], chips: tuple[int, ...]) -> Outcome:
         """Run chips at one point of the sweep in the calling thread."""
@@ -86,21 +115,35 @@ class StudyPlugin(WorkerPlugin):
 
         payload = self.payload
         design = self._design(changes)
-        with self._engine() as engine, one_thread():
-            # The engine's start is not part of the time that sizes the tasks.
-            versions = {**versions_here(), **engine.versions}
+        with self._lane() as lane, one_thread():
+            # The engines' start is not part of the time that sizes the tasks.
+            versions = lane.versions()
+            crosscheck = None
+            if lane.reference is not None:
+                crosscheck = Crosscheck(lane.reference, chips, payload.crosscheck)
             start = perf_counter()
             result = run_chips(
                 design,
                 chips,
                 payload.seed,
                 payload.inputs,
-                engine,
+                lane.engine,
                 trials=payload.trials,
                 keep=payload.keep,
+                observer=crosscheck,
             )
             seconds = perf_counter() - start
-            return Outcome(result, versions, dict(engine.tolerances), seconds)
+            outcome = Outcome(result, versions, lane.tolerances(), seconds)
+            if crosscheck is None:
+                return outcome
+            result, discrepancy = crosscheck.finish(result)
+            return replace(
+                outcome,
+                result=result,
+                seconds=seconds - crosscheck.seconds,
+                discrepancy=discrepancy,
+                check_seconds=crosscheck.seconds,
+            )
 
     def _design(self, changes: Mapping[str, Value]) -> Design:
         from spicenn.compiler.design import Design
@@ -113,19 +156,22 @@ class StudyPlugin(WorkerPlugin):
         return self._designs[key]
 
     @contextmanager
-    def _engine(self) -> Iterator[Engine]:
+    def _lane(self) -> Iterator[_Lane]:
         from spicenn.engines import open_engine
 
         thread = threading.get_ident()
         lane = self._lanes.get(thread)
         if lane is None:
-            engine = open_engine(self.payload.engine, timeout=self.payload.timeout)
-            lane = self._lanes[thread] = _Lane(engine)
+            timeout = self.payload.timeout
+            engine = open_engine(self.payload.engine, timeout=timeout)
+            checked = self.payload.crosscheck > 0
+            reference = open_engine(REFERENCE, timeout=timeout) if checked else None
+            lane = self._lanes[thread] = _Lane(engine, reference)
         with lane.lock:
             if lane.timer is not None:
                 lane.timer.cancel()
             try:
-                yield lane.engine
+                yield lane
             finally:
                 lane.timer = threading.Timer(IDLE, self._close_idle, (thread, lane))
                 lane.timer.daemon = True
@@ -135,7 +181,7 @@ class StudyPlugin(WorkerPlugin):
         with lane.lock:
             if self._lanes.get(thread) is lane:
                 del self._lanes[thread]
-            lane.engine.close()
+            lane.close()
 
 
 def run_task(plugin: str, changes: Mapping[str, Value], chips: tuple[int, ...]) -> Outcome:

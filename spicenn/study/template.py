@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from spicenn.compiler.embedded import VARIABLE, embed, input_names, output_names
 from spicenn.compiler.result import Result
 from spicenn.errors import Status
+from spicenn.study.crosscheck import DISCREPANCY, LONG_NAME
 from spicenn.study.plan import Study
 from spicenn.study.sweep import UNITS
 from spicenn.study.task import Outcome
@@ -92,6 +93,9 @@ def _root_arrays(study: Study, chips: int, result: Result) -> list[ArraySpec]:
         ArraySpec("message", lead, size, "str", "", {}),
         ArraySpec("runtime", lead, size, np.dtype(np.float64), np.nan, {"units": "s"}),
     ]
+    if study.crosscheck:
+        about = {"units": "1", "long_name": LONG_NAME}
+        specs.append(ArraySpec(DISCREPANCY, lead, size, np.dtype(np.float64), np.nan, about))
     return specs
 
 

@@ -177,3 +177,37 @@ def test_interrupt_keeps_what_is_finished_and_the_same_command_goes_on(
 def _finished(store: Path) -> int:
     """How many chips a record holds so far."""
     return int((open_record(store)["status"] == 1).sum())
+
+
+@pytest.mark.slow
+@pytest.mark.ngspice
+@pytest.mark.filterwarnings("always::spicenn.errors.SpicennWarning")
+def test_a_crosscheck_is_one_line_and_exits_with_3_where_ngspice_disagrees(
+    spicenn: Shell, files: Files, tmp_path: Path
+) -> None:
+    command = [
+        "run", files.design, files.x, "--chips", 3, "--seed", 1, "--engine", "nodal", "--workers",
+        1, "--crosscheck", 0.5,
+    ]  # fmt: skip
+    good = spicenn(*command, "--store", tmp_path / "a.zarr")
+    assert good.exit_code == 0, good.output
+    assert "checked   2 runs compared with ngspice, worst discrepancy" in good.stdout
+    assert "warning" not in good.stderr
+    page = spicenn("report", tmp_path / "a.zarr", "-o", tmp_path / "a.html")
+    assert page.exit_code == 0, page.output
+    assert 'id="crosscheck"' in (tmp_path / "a.html").read_text("utf-8")
+
+    # No two solvers agree to the last bit of a double.
+    command += ["--store", tmp_path / "b.zarr", "--crosscheck-bound", 1e-18]
+    bad = spicenn(*command)
+    assert bad.exit_code == 3, bad.output
+    (line,) = [line for line in bad.stdout.splitlines() if line.startswith("checked")]
+    assert line.startswith("checked   DISAGREES: 2 of 2 runs")
+    assert "warning: crosscheck: 2 of 2 runs" in bad.stderr
+    again = spicenn(*command, "--json")
+    assert again.exit_code == 3
+    found = json.loads(again.stdout)["crosscheck"]
+    assert {key: found[key] for key in ("share", "runs", "exceeded", "failed", "ok")} == {
+        "share": 0.5, "runs": 2, "exceeded": 2, "failed": 0, "ok": False,
+    }  # fmt: skip
+    assert 0 < found["worst"] < 1e-8

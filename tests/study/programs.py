@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import psutil
 # No main guard, as in a script that somebody writes in a minute. Each progress
 # report is one line, so that a test knows how far the study is.
 SCRIPT = """
+import json
 import sys
 import time
 import numpy as np
@@ -39,6 +41,7 @@ sn.monte_carlo(
     store=f"{folder}/store",
     workers=2,
     progress=report,
+    **json.loads(sys.argv[3]),
 )
 """
 
@@ -46,12 +49,12 @@ sn.monte_carlo(
 class Program:
     """A running script, and every process that it started, told by their environment."""
 
-    def __init__(self, folder: Path, chips: int) -> None:
+    def __init__(self, folder: Path, chips: int, options: Mapping[str, object]) -> None:
         path = folder / "study.py"
         path.write_text(SCRIPT, "utf-8")
         self._token = uuid.uuid4().hex
         self.process = subprocess.Popen(
-            [sys.executable, str(path), str(folder), str(chips)],
+            [sys.executable, str(path), str(folder), str(chips), json.dumps(options)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -108,9 +111,9 @@ class Program:
 
 
 @contextmanager
-def running(folder: Path, chips: int) -> Iterator[Program]:
-    """Run the script; whatever happens in the test, nothing of it survives."""
-    program = Program(folder, chips)
+def running(folder: Path, chips: int, **options: object) -> Iterator[Program]:
+    """Run the script, more options its study's; nothing of it survives the test."""
+    program = Program(folder, chips, options)
     try:
         yield program
     finally:
