@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from spicenn.compiler import Chip, Design, Mapping, Tile, compile
     from spicenn.errors import SpicennError, Status
+    from spicenn.kirchhoff import crossbar_currents
     from spicenn.study import (
         accuracy,
         design_of,
@@ -41,6 +42,7 @@ __all__ = [
     "accuracy",
     "calibrate",
     "compile",
+    "crossbar_currents",
     "design_of",
     "fit",
     "monte_carlo",
@@ -66,6 +68,7 @@ _HOME = {
     "accuracy": "spicenn.study",
     "calibrate": "spicenn.surrogate",
     "compile": "spicenn.compiler",
+    "crossbar_currents": "spicenn.kirchhoff",
     "design_of": "spicenn.study",
     "fit": "spicenn.surrogate",
     "monte_carlo": "spicenn.study",

@@ -24,6 +24,8 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numba import njit
 
+from spicenn.kirchhoff.linear import ROUNDING
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Checks of the true residual after which a problem that no longer improves is given up.
@@ -263,7 +265,9 @@ def solve_range(
                 for j in range(n):
                     p[i, j] = z[i, j] - b[i, j]
                     left[j] += G[i, j] * abs(p[i, j])
-                    flow[j] += G[i, j] * abs(x[i, j] - z[i, j])
+                    flow[j] += G[i, j] * (
+                        abs(x[i, j] - z[i, j]) + ROUNDING * (abs(x[i, j]) + abs(z[i, j]))
+                    )
             scale = flow.sum()
             if jw.shape[0]:
                 scale += np.abs(jw[c, s]).sum()

@@ -13,6 +13,10 @@ from spicenn.kirchhoff.threads import share_out, thread_count
 
 Array = NDArray[np.float64]
 
+# Where a cell's two voltages cancel, double precision keeps its current to so much less
+# than they would drive alone; at rtol = 1e-9 this admits 1e-15 of that.
+ROUNDING = 1e-6
+
 
 @dataclass(frozen=True, eq=False)
 class Fields:
@@ -22,8 +26,9 @@ class Fields:
     source : (…, wordline) [A] into the wordlines.
     on_wordline, on_bitline : (…, wordline, bitline) [V]; None where not asked for.
     residual : (…) current that Kirchhoff's law leaves over at the nodes, summed, over
-        the current through the cells, summed. What is left over can only end in a
-        source or a bitline: the currents are off by at most that much in all.
+        the current through the cells, summed (and a millionth of what their voltages
+        would drive one by one). What is left over can only end in a source or a
+        bitline: the currents out are off by at most that much in all.
     iterations : (…) of conjugate gradients.
     """
 

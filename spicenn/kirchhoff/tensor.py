@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spicenn.kirchhoff.linear import Fields, iteration_limit
+from spicenn.kirchhoff.linear import ROUNDING, Fields, iteration_limit
 
 # As the kernel's: checks of the residual that may bring no improvement.
 _PATIENCE = 3
@@ -177,7 +177,8 @@ def _solve(
         # Kirchhoff's law holds on the bitlines; g (z - b) is left over on the wordlines.
         r = (z - b).mul_(g)
         unbalanced = _sum(r.abs())
-        scale = _sum((x - z).abs_().mul_(g)) + injected
+        drop = (x - z).abs_().add_(x.abs().add_(z.abs()), alpha=ROUNDING)
+        scale = _sum(drop.mul_(g)) + injected
         relative = torch.where(unbalanced == 0.0, 0.0, unbalanced / scale)
         patience -= (~(relative < 0.5 * best)).to(patience.dtype)
         best = torch.minimum(best, relative)
