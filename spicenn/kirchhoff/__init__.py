@@ -5,6 +5,7 @@ Importing it loads neither torch nor numba.
 
 from spicenn.kirchhoff.currents import CrossbarSolution, crossbar_currents, effective_matrix
 from spicenn.kirchhoff.laws import Law, Ohmic, Sinh
+from spicenn.kirchhoff.noise import thermal_noise
 
 __all__ = [
     "CrossbarSolution",
@@ -13,4 +14,5 @@ __all__ = [
     "Sinh",
     "crossbar_currents",
     "effective_matrix",
+    "thermal_noise",
 ]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.sparse.linalg import splu
 
 Array = NDArray[np.float64]
 
@@ -109,3 +111,30 @@ def _eliminate(a: NDArray[np.longdouble], b: NDArray[np.longdouble]) -> NDArray[
     for k in np.flatnonzero(alive)[::-1]:
         x[k] = (b[k] - a[k, k + 1 :] @ x[k + 1 :]) / a[k, k]
     return x
+
+
+def sparse_voltages(
+    g: Array, v: Array, r_wordline: float, r_bitline: float, ends: Array | None = None
+) -> tuple[Array, Array]:
+    """Voltages on the wordlines and the bitlines, (wordline, bitline) each, by sparse LU.
+
+    ends : (bitline,) voltages at the bitlines' ends; the ground if None.
+    """
+    m, n = g.shape
+
+    def ladder(length: int) -> sp.csr_array:
+        """One line, its first node tied to a terminal, over the wire's conductance."""
+        main = np.r_[np.full(length - 1, 2.0), 1.0]
+        off = np.full(length - 1, -1.0)
+        return sp.diags_array([off, main, off], offsets=[-1, 0, 1], shape=(length, length)).tocsr()
+
+    cells = sp.diags_array(g.ravel())
+    along_word = sp.kron(sp.eye_array(m), ladder(n)) / r_wordline
+    along_bit = sp.kron(ladder(m)[::-1, ::-1], sp.eye_array(n)) / r_bitline
+    matrix = sp.block_array([[along_word + cells, -cells], [-cells, along_bit + cells]]).tocsc()
+    rhs = np.zeros((2, m, n))
+    rhs[0, :, 0] = v / r_wordline
+    rhs[1, -1] = 0.0 if ends is None else ends / r_bitline
+    factor = splu(matrix, permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})
+    word, bit = factor.solve(rhs.ravel()).reshape(2, m, n)
+    return word, bit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,14 +17,13 @@ from spicenn.errors import ConvergenceError, InputError
 from spicenn.kirchhoff import CrossbarSolution, effective_matrix
 from spicenn.kirchhoff import linear as linear_module
 from spicenn.kirchhoff.threads import share_out, thread_count
-from tests.engines.conftest import kirchhoff as sparse_lu
-from tests.kirchhoff.reference import kirchhoff
+from tests.kirchhoff.reference import kirchhoff, sparse_voltages
 from tests.kirchhoff.strategies import Case, cases
 
 RTOL = 1e-9
 
 
-def solved(case: Case, **options: object) -> CrossbarSolution:
+def solved(case: Case, **options: Any) -> CrossbarSolution:
     solution = sn.crossbar_currents(
         case.g, case.v, r_wordline=case.r_wordline, r_bitline=case.r_bitline, details=True,
         **options,
@@ -81,7 +81,7 @@ def test_kirchhoffs_current_law_holds_at_every_node(case):
 def test_reciprocity(case):
     """What a volt at wordline i gives at bitline j is what one at j's end gives at i."""
     m, n = case.g.shape
-    wires = {"r_wordline": case.r_wordline, "r_bitline": case.r_bitline}
+    wires: dict[str, Any] = {"r_wordline": case.r_wordline, "r_bitline": case.r_bitline}
     matrix = effective_matrix(case.g, **wires, rtol=1e-12)
     back = linear_module.solve(
         case.g[None], case.r_wordline[None], case.r_bitline[None],
@@ -109,13 +109,16 @@ def test_against_sparse_lu(size):
     rng = np.random.default_rng(3)
     g = rng.uniform(1e-6, 1e-4, size)
     v = rng.uniform(0, 0.2, (2, size[0]))
-    expected = sparse_lu(g, v, 2.0, 3.0)
-    current = sn.crossbar_currents(g, v, r_wordline=2.0, r_bitline=3.0)
-    np.testing.assert_allclose(current, expected, rtol=1e-8)
-    # The wires matter: the test is not passed by v @ g.
-    assert np.abs(v @ g / expected - 1).min() > 0.02
+    solution = sn.crossbar_currents(g, v, r_wordline=2.0, r_bitline=3.0, details=True)
+    for sample in range(2):
+        word, bit = sparse_voltages(g, v[sample], 2.0, 3.0)
+        np.testing.assert_allclose(solution.wordline_voltage[sample], word, rtol=1e-8)
+        np.testing.assert_allclose(solution.bitline_voltage[sample], bit, rtol=1e-8)
+        np.testing.assert_allclose(solution.current[sample], bit[-1] / 3.0, rtol=1e-8)
     matrix = effective_matrix(g, r_wordline=2.0, r_bitline=3.0)
-    np.testing.assert_allclose(v @ matrix, expected, rtol=1e-8)
+    np.testing.assert_allclose(v @ matrix, solution.current, rtol=1e-8)
+    # The wires matter: the test is not passed by v @ g.
+    assert np.abs(v @ g / solution.current - 1).min() > 0.02
 
 
 def test_ideal_wires_are_a_product_to_the_last_digit():
@@ -204,7 +207,7 @@ def test_a_problem_does_not_depend_on_its_batch():
     """To the last bit, whatever stands beside it and however many threads there are."""
     rng = np.random.default_rng(4)
     g, v = rng.uniform(1e-7, 1e-4, (40, 30, 20)), rng.uniform(-0.2, 0.2, (40, 6, 30))
-    wires = {"r_wordline": 50.0, "r_bitline": 20.0}
+    wires: dict[str, Any] = {"r_wordline": 50.0, "r_bitline": 20.0}
     together = sn.crossbar_currents(g, v, **wires, threads=3)
     np.testing.assert_array_equal(together, sn.crossbar_currents(g, v, **wires, threads=1))
     for chip in (0, 17, 39):
@@ -274,7 +277,10 @@ G, V = np.full((4, 3), 1e-5), np.zeros((2, 4))
         ({"r_wordline": -1.0}, r"r_wordline holds -1.0 at \(0, 0\): 1 of 1 .* at least 0"),
         ({"r_bitline": np.nan}, "r_bitline holds nan"),
         ({"r_bitline": np.ones((3, 4))}, r"r_bitline has shape \(3, 4\), .* \(…, 4, 3\)"),
-        ({"g": np.ones((5, 4, 3)), "v": np.ones((6, 2, 4))}, r"do not broadcast: g \(5,\), v \(6,\)"),
+        (
+            {"g": np.ones((5, 4, 3)), "v": np.ones((6, 2, 4))},
+            r"do not broadcast: g \(5,\), v \(6,\)",
+        ),
         ({"rtol": 0.0}, r"rtol = 0.0 is not between 0 and 1"),
         ({"rtol": "x"}, "rtol = 'x'"),
         ({"threads": 0}, "threads = 0 is not a positive integer"),
@@ -283,7 +289,7 @@ G, V = np.full((4, 3), 1e-5), np.zeros((2, 4))
     ],
 )
 def test_wrong_arguments_are_named(changes, message):
-    arguments = {"g": G, "v": V, "r_wordline": 2.0, "r_bitline": 2.0, **changes}
+    arguments: dict[str, Any] = {"g": G, "v": V, "r_wordline": 2.0, "r_bitline": 2.0, **changes}
     with pytest.raises(InputError, match=message):
         sn.crossbar_currents(arguments.pop("g"), arguments.pop("v"), **arguments)
 
@@ -314,7 +320,7 @@ def test_an_unconverged_answer_is_an_error(monkeypatch, details):
     """What double precision cannot hold, and what an iteration limit cuts off."""
     rng = np.random.default_rng(0)
     g = rng.uniform(1e-6, 1e-4, (64, 64))
-    arguments = {"r_wordline": 100.0, "r_bitline": 100.0, "details": details}
+    arguments: dict[str, Any] = {"r_wordline": 100.0, "r_bitline": 100.0, "details": details}
     with pytest.raises(ConvergenceError, match=r"residual is .*, above rtol = 1e-17"):
         sn.crossbar_currents(g, np.ones(64), rtol=1e-17, **arguments)
     monkeypatch.setattr(linear_module, "iteration_limit", lambda m, n: 2)

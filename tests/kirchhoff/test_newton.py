@@ -1,0 +1,158 @@
+"""Nonlinear cells: Newton's answer satisfies the cells' law and the wires' at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import spicenn as sn
+from spicenn.errors import ConvergenceError, InputError
+from spicenn.kirchhoff import Law, Ohmic, Sinh
+from spicenn.kirchhoff.laws import namespace
+from tests.kirchhoff.reference import kirchhoff
+from tests.kirchhoff.strategies import cases
+
+
+@dataclass(frozen=True)
+class Cubic:
+    """i = g (u + u³ / v0²): no bound on its slope."""
+
+    v0: float = 0.02
+
+    def current(self, u: Any, g: Any) -> Any:
+        return g * self.sensitivity(u, g)
+
+    def slope(self, u: Any, g: Any) -> Any:
+        return g * (1 + 3 * u**2 / self.v0**2)
+
+    def sensitivity(self, u: Any, g: Any) -> Any:
+        return u + u**3 / self.v0**2
+
+
+@dataclass(frozen=True)
+class Diode:
+    """i = g vt (exp(u / vt) - 1): overflows where a step goes too far."""
+
+    vt: float = 0.026
+
+    def current(self, u: Any, g: Any) -> Any:
+        return g * self.sensitivity(u, g)
+
+    def slope(self, u: Any, g: Any) -> Any:
+        return g * namespace(u).exp(u / self.vt)
+
+    def sensitivity(self, u: Any, g: Any) -> Any:
+        return self.vt * namespace(u).expm1(u / self.vt)
+
+
+LAWS: list[Law] = [Sinh(), Sinh(v0=0.03), Cubic(), Diode(), Ohmic()]
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases(broken=True), st.sampled_from(LAWS), st.sampled_from([1.0, 5.0]))
+def test_cells_follow_their_law_and_wires_kirchhoffs(case, law, volts):
+    """At the answer the linear array of the cells' tangents has the same answer.
+
+    That is what defines the operating point, and it is checked in extended precision.
+    """
+    v = volts * case.v
+    with np.errstate(over="ignore", invalid="ignore"):
+        solution = sn.crossbar_currents(
+            case.g, v, r_wordline=case.r_wordline, r_bitline=case.r_bitline, law=law,
+            details=True,
+        )  # fmt: skip
+    assert solution.residual <= 1e-9
+    u = solution.wordline_voltage - solution.bitline_voltage
+    np.testing.assert_array_equal(solution.cell_current, law.current(u, case.g))
+    slope = law.slope(u, case.g)
+    tangent = kirchhoff(
+        slope, v, case.r_wordline, case.r_bitline, offset=solution.cell_current - slope * u
+    )
+    scale = np.abs(solution.cell_current).sum() + 1e-6 * (slope * abs(v).max()).sum()
+    assert np.abs(tangent.current - solution.current).sum() <= 1e-8 * scale
+    assert np.abs(tangent.cell_current - solution.cell_current).sum() <= 1e-6 * scale
+
+
+def test_an_ohmic_law_is_no_law():
+    rng = np.random.default_rng(0)
+    g, v = rng.uniform(1e-6, 1e-4, (3, 20, 10)), rng.uniform(-0.2, 0.2, (5, 20))
+    wires: dict[str, Any] = {"r_wordline": 20.0, "r_bitline": 30.0}
+    linear = sn.crossbar_currents(g, v, **wires)
+    newton = sn.crossbar_currents(g, v, law=Ohmic(), **wires)
+    np.testing.assert_allclose(newton, linear, rtol=0, atol=1e-9 * np.abs(linear).max())
+
+
+def test_small_voltages_make_a_sinh_cell_ohmic_and_large_ones_do_not():
+    rng = np.random.default_rng(0)
+    g, v = rng.uniform(1e-6, 1e-4, (20, 10)), rng.uniform(0, 1, 20)
+    wires: dict[str, Any] = {"r_wordline": 20.0, "r_bitline": 30.0}
+    for volts, low, high in ((1e-5, 0.0, 1e-8), (0.3, 0.01, 1.0)):
+        ohmic = sn.crossbar_currents(g, volts * v, **wires)
+        sinh = sn.crossbar_currents(g, volts * v, law=Sinh(), **wires)
+        assert low <= np.abs(sinh / ohmic - 1).max() <= high
+
+
+def test_without_wires_cells_are_alone():
+    rng = np.random.default_rng(0)
+    g, v = rng.uniform(1e-6, 1e-4, (20, 10)), rng.uniform(-1, 1, (4, 20))
+    law = Sinh(v0=0.1)
+    current = sn.crossbar_currents(g, v, r_wordline=0.0, r_bitline=0.0, law=law)
+    u = np.broadcast_to(v[:, :, None], (4, 20, 10))
+    np.testing.assert_allclose(current, law.current(u, g).sum(axis=1), rtol=1e-9, atol=1e-15)
+
+
+def test_batches_are_the_single_arrays_to_the_last_bit(monkeypatch):
+    rng = np.random.default_rng(1)
+    g, v = rng.uniform(1e-6, 1e-4, (3, 6, 4)), rng.uniform(-0.5, 0.5, (3, 5, 6))
+    r = rng.uniform(1, 100, (3, 6, 4))
+    together = sn.crossbar_currents(g, v, r_wordline=r, r_bitline=9.0, law=Sinh())
+    # Cut so that a chip's samples fall apart.
+    monkeypatch.setattr("spicenn.kirchhoff.newton._CELLS_AT_ONCE", 4 * 24)
+    cut = sn.crossbar_currents(g, v, r_wordline=r, r_bitline=9.0, law=Sinh())
+    np.testing.assert_array_equal(cut, together)
+    for chip in range(3):
+        for sample in range(5):
+            one = sn.crossbar_currents(
+                g[chip], v[chip, sample], r_wordline=r[chip], r_bitline=9.0, law=Sinh()
+            )
+            np.testing.assert_array_equal(one, together[chip, sample])
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_a_law_gives_its_derivatives(law):
+    u = torch.linspace(-1.2, 1.2, 101, dtype=torch.float64, requires_grad=True)
+    g = torch.full_like(u, 2e-5, requires_grad=True)
+    current = law.current(u, g)
+    by_u, by_g = torch.autograd.grad(current.sum(), (u, g))
+    torch.testing.assert_close(law.slope(u, g), by_u, rtol=1e-12, atol=1e-19)
+    torch.testing.assert_close(law.sensitivity(u, g), by_g, rtol=1e-12, atol=0)
+    assert (law.slope(u, g) > 0).all()
+    arrays = law.current(u.detach().numpy(), g.detach().numpy())
+    np.testing.assert_allclose(arrays, current.detach().numpy(), rtol=1e-14)
+
+
+def test_a_falling_law_is_given_up():
+    @dataclass(frozen=True)
+    class Falling(Cubic):
+        def current(self, u: Any, g: Any) -> Any:
+            return -g * np.sin(u / 0.01)
+
+        def slope(self, u: Any, g: Any) -> Any:
+            return abs(g * np.cos(u / 0.01) / 0.01)
+
+    rng = np.random.default_rng(0)
+    g, v = rng.uniform(1e-6, 1e-4, (20, 10)), rng.uniform(-1, 1, (4, 20))
+    with pytest.raises(ConvergenceError, match="residual"):
+        sn.crossbar_currents(g, v, r_wordline=200.0, r_bitline=300.0, law=Falling())
+
+
+@pytest.mark.parametrize("bad", [{"v0": 0.0}, {"v0": float("nan")}, {"bound": -1.0}])
+def test_wrong_parameters_are_named(bad):
+    with pytest.raises(InputError, match=next(iter(bad))):
+        Sinh(**bad)
