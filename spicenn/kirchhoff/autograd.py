@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from spicenn.errors import InputError
 from spicenn.kirchhoff import linear, newton, tensor
 from spicenn.kirchhoff.laws import Law
 from spicenn.kirchhoff.linear import Fields
@@ -58,8 +58,9 @@ def currents(
     -------
     current (chip, sample, bitline) [A]; on_wordline, on_bitline (chip, sample, wordline,
     bitline) [V] or None; residual and iterations (chip, sample). The caller judges the
-    residual. The backward pass raises ConvergenceError where the adjoint's is above rtol.
-    An infinite segment has gradient zero.
+    residual. The backward pass raises ConvergenceError where the adjoint's is above rtol,
+    and InputError where it is asked for second derivatives. An infinite segment has
+    gradient zero.
     """
     if solver is None:
         solver = compiled if g.device.type == "cpu" else tensor.solve
@@ -156,11 +157,17 @@ class _Currents(torch.autograd.Function):
         return fields.current, on_wordline, on_bitline, fields.residual, fields.iterations
 
     @staticmethod
-    @once_differentiable
     def backward(
         ctx: Any, current: Tensor | None, on_wordline: Tensor | None, on_bitline: Tensor | None,
         *_: Any,
     ) -> tuple[Tensor | None, ...]:  # fmt: skip
+        if torch.is_grad_enabled():
+            # What follows is no function of the inputs to autograd: constant, silently.
+            raise InputError(
+                "create_graph = True asks for second derivatives; currents have first ones",
+                where="crossbar",
+                remedy="differentiate the gradient by finite differences",
+            )
         if current is None and on_wordline is None and on_bitline is None:
             return None, None, None, None, None
         g, r_wordline, r_bitline, W, B = ctx.saved_tensors

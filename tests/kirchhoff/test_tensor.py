@@ -221,7 +221,9 @@ def test_arguments_stay_as_they_are(device: str) -> None:
         "into_bitline": np.full((2, 2, 5, 4), 1e-6),
         "guess": np.full((2, 2, 5, 4), 0.1),
     }
-    tensors = {name: torch.from_numpy(x).to(device, copy=True) for name, x in problem.items()}
+    tensors: dict[str, Any] = {
+        name: torch.from_numpy(x).to(device, copy=True) for name, x in problem.items()
+    }
     tensor.solve(**tensors)
     for name, x in tensors.items():
         np.testing.assert_array_equal(x.cpu().numpy(), problem[name], err_msg=name)
