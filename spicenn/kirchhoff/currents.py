@@ -130,8 +130,10 @@ def _solver(given: Arrays, rtol: float, threads: int) -> Any:
         from spicenn.kirchhoff import autograd
 
         def by_torch(g: Any, r_wordline: Any, r_bitline: Any, v: Any) -> tuple[Any, Any]:
-            solved = autograd.currents(g, v, r_wordline, r_bitline, rtol=rtol, threads=threads)
-            return solved[0], solved[3]
+            current, _, _, residual, _ = autograd.currents(
+                g, v, r_wordline, r_bitline, rtol=rtol, threads=threads, voltages=False
+            )
+            return current, residual
 
         return by_torch
 
@@ -181,9 +183,11 @@ def _tensors(
         require_converged(residual, rtol)
         return CrossbarSolution(current, None, None, None, residual, None)
     current, on_wordline, on_bitline, residual, iterations = autograd.currents(
-        g, v, *wires, law=law, rtol=rtol, threads=threads
+        g, v, *wires, law=law, rtol=rtol, threads=threads, voltages=details
     )
     require_converged(residual, rtol)
+    if on_wordline is None or on_bitline is None:
+        return CrossbarSolution(current, None, None, None, residual, iterations)
     u = on_wordline - on_bitline
     cells = g[:, None] * u if law is None else law.current(u, g[:, None])
     return CrossbarSolution(current, on_wordline, on_bitline, cells, residual, iterations)

@@ -37,7 +37,44 @@ _BLOCK = 16
 def _compiled(function: Function) -> Function:
     # Divisions by zero follow IEEE rules. Sums are not reassociated: a problem's answer
     # does not depend, to the last bit, on what else is in its batch.
-    return cast(Function, njit(cache=True, nogil=True, error_model="numpy")(function))
+    try:
+        return cast(Function, njit(cache=True, nogil=True, error_model="numpy")(function))
+    except RuntimeError:  # no folder that a cache could be written to
+        return cast(Function, njit(nogil=True, error_model="numpy")(function))
+
+
+# Loops where NumPy has an expression: numba takes seconds to compile each of those.
+@_compiled
+def _fill(a: Any, value: float) -> None:
+    for i in range(a.shape[0]):
+        for j in range(a.shape[1]):
+            a[i, j] = value
+
+
+@_compiled
+def _copy(a: Any, out: Any) -> None:
+    for i in range(a.shape[0]):
+        for j in range(a.shape[1]):
+            out[i, j] = a[i, j]
+
+
+@_compiled
+def _add(a: Any, out: Any) -> float:
+    """Add a to out; return the sum of |a|."""
+    size = 0.0
+    for i in range(a.shape[0]):
+        for j in range(a.shape[1]):
+            out[i, j] += a[i, j]
+            size += abs(a[i, j])
+    return size
+
+
+@_compiled
+def _total(a: Any) -> float:
+    total = 0.0
+    for j in range(a.shape[0]):
+        total += a[j]
+    return total
 
 
 @_compiled
@@ -61,7 +98,6 @@ def _factor(g: Any, r: Any, y: Any, t: Any, q: Any, forward: bool) -> None:
     """
     steps, width = g.shape
     last_i, last_j = r.shape[0] - 1, r.shape[1] - 1
-    y[:] = 0.0
     for step in range(steps):
         k = step if forward else steps - 1 - step
         before = k - 1 if forward else k + 1
@@ -130,8 +166,9 @@ def _precondition(t: Any, q: Any, g: Any, r: Any, z: Any, rz: Any, gz: Any) -> A
     rz, gz : (n,) work space; one sum per bitline keeps the loops parallel.
     """
     m, n = z.shape
-    rz[:] = 0.0
-    gz[:] = 0.0
+    for j in range(n):
+        rz[j] = 0.0
+        gz[j] = 0.0
     for i in range(m - 1, -1, -1):
         below = min(i + 1, m - 1)
         for j in range(n):
@@ -140,7 +177,7 @@ def _precondition(t: Any, q: Any, g: Any, r: Any, z: Any, rz: Any, gz: Any) -> A
             z[i, j] = value
             rz[j] += r[i, j] * value
             gz[j] += g[i, j] * abs(value)
-    return rz.sum(), gz.sum()
+    return _total(rz), _total(gz)
 
 
 @_compiled
@@ -153,12 +190,12 @@ def _conjugate_gradients(
     r : residual at B, followed along. p, u, z, x, xT : work space.
     """
     m, n = g.shape
-    z[:] = r
+    _copy(r, z)
     _bitlines_down(tb, z)
     rz, gz = _precondition(tb, qb, g, r, z, sums[0], sums[1])
     beta = 0.0
-    p[:] = 0.0
-    u[:] = 0.0
+    _fill(p, 0.0)
+    _fill(u, 0.0)
     iterations = 0
     while gz > target and rz > 0.0 and iterations < limit:
         for i in range(m):
@@ -168,12 +205,13 @@ def _conjugate_gradients(
                 x[i, j] = g[i, j] * p[i, j]
         _through_wordlines(x, twT, qwT, zero, xT)
         energy = sums[0]
-        energy[:] = 0.0
+        for j in range(n):
+            energy[j] = 0.0
         for i in range(m):
             for j in range(n):
                 x[i, j] = u[i, j] - g[i, j] * x[i, j]
                 energy[j] += p[i, j] * x[i, j]
-        ps = energy.sum()
+        ps = _total(energy)
         if not ps > 0.0:
             break
         alpha = rz / ps
@@ -191,6 +229,54 @@ def _conjugate_gradients(
 
 
 @_compiled
+def _check(
+    g: Any, twT: Any, qwT: Any, tb: Any, qb: Any, yb: Any, v: Any, e: Any, jw: Any, jb: Any,
+    c: int, s: int, b: Any, x: Any, z: Any, d: Any, xT: Any, norton: Any, current: Any, sums: Any,
+) -> Any:  # fmt: skip
+    """The wordlines' voltages x for the bitlines' b, and the bitlines' own answer z to them.
+
+    x and z satisfy Kirchhoff's law on the bitlines; what is left over on the wordlines
+    is g d with d = z - b. Returns its sum over that of the cells' currents, and the
+    latter. norton (m,), current (n,) and d are written too.
+    """
+    m, n = g.shape
+    for i in range(m):
+        for j in range(n):
+            x[i, j] = g[i, j] * b[i, j]
+    injected = 0.0
+    if jw.shape[0]:
+        injected += _add(jw[c, s], x)
+    _transpose(x, xT)
+    _wordlines_inward(twT, xT)
+    for i in range(m):
+        norton[i] = xT[0, i]
+    _wordlines_outward(twT, qwT, xT, v)
+    _transpose(xT, x)
+    for i in range(m):
+        for j in range(n):
+            z[i, j] = g[i, j] * x[i, j]
+    if jb.shape[0]:
+        injected += _add(jb[c, s], z)
+    _bitlines_down(tb, z)
+    for j in range(n):
+        current[j] = tb[m - 1, j] * (z[m - 1, j] - yb[j] * e[j])
+    _bitlines_up(tb, qb, z, e)
+    left, flow = sums[0], sums[1]
+    for j in range(n):
+        left[j] = 0.0
+        flow[j] = 0.0
+    for i in range(m):
+        for j in range(n):
+            d[i, j] = z[i, j] - b[i, j]
+            left[j] += g[i, j] * abs(d[i, j])
+            drop = abs(x[i, j] - z[i, j]) + ROUNDING * (abs(x[i, j]) + abs(z[i, j]))
+            flow[j] += g[i, j] * drop
+    scale = _total(flow) + injected
+    unbalanced = _total(left)
+    return (unbalanced / scale if unbalanced > 0.0 else 0.0), scale
+
+
+@_compiled
 def solve_range(
     start: int, stop: int, limit: int,
     g: Any, rw: Any, rb: Any, v: Any, e: Any, jw: Any, jb: Any, guess: Any, rtol: Any,
@@ -204,8 +290,9 @@ def solve_range(
     g : (chip, m, n) [S]. rw, rb : (chip or 1, m or 1, n or 1) [Ω], the segment before a
         cell on its wordline, after it on its bitline.
     v : (chip or 1, sample, m) [V] of the sources. e : (chip or 1, sample, n) [V] at the
-        ends of the bitlines. jw, jb : currents into the nodes, guess : of the bitline
-        nodes' voltages; each (chip, sample, m, n), or of no chips where there is none.
+        ends of the bitlines. jw, jb : (chip, sample, m, n) currents into the nodes, or
+        of no chips where there are none. guess : (chip or 1, sample or 1, m, n) of the
+        bitline nodes' voltages, or of no chips.
     rtol : (chip, sample).
     current : (chip, sample, n) out of the bitlines. source : (chip, sample, m) into the
         wordlines. W, B : (chip, sample, m, n) voltages, or of no chips where they are
@@ -231,57 +318,22 @@ def solve_range(
         volt = v[min(c, v.shape[0] - 1), s]
         end = e[min(c, e.shape[0] - 1), s]
         if guess.shape[0]:
-            b[:] = guess[c, s]
+            _copy(guess[min(c, guess.shape[0] - 1), min(s, guess.shape[1] - 1)], b)
         else:
-            b[:] = 0.0
+            _fill(b, 0.0)
         done, best, patience = 0, np.inf, _PATIENCE
         while True:
-            # The wordlines' voltages for b, and with them the bitlines' own answer z.
-            for i in range(m):
-                for j in range(n):
-                    x[i, j] = G[i, j] * b[i, j]
-            if jw.shape[0]:
-                x += jw[c, s]
-            _transpose(x, xT)
-            _wordlines_inward(twT, xT)
-            norton[:] = xT[0]
-            _wordlines_outward(twT, qwT, xT, volt)
-            _transpose(xT, x)
-            for i in range(m):
-                for j in range(n):
-                    z[i, j] = G[i, j] * x[i, j]
-            if jb.shape[0]:
-                z += jb[c, s]
-            _bitlines_down(tb, z)
-            for j in range(n):
-                current[c, s, j] = tb[m - 1, j] * (z[m - 1, j] - yb[j] * end[j])
-            _bitlines_up(tb, qb, z, end)
-            # z and x satisfy Kirchhoff's law on the bitlines; what is left over on the
-            # wordlines is g (z - b).
-            left, flow = sums[0], sums[1]
-            left[:] = 0.0
-            flow[:] = 0.0
-            for i in range(m):
-                for j in range(n):
-                    p[i, j] = z[i, j] - b[i, j]
-                    left[j] += G[i, j] * abs(p[i, j])
-                    flow[j] += G[i, j] * (
-                        abs(x[i, j] - z[i, j]) + ROUNDING * (abs(x[i, j]) + abs(z[i, j]))
-                    )
-            scale = flow.sum()
-            if jw.shape[0]:
-                scale += np.abs(jw[c, s]).sum()
-            if jb.shape[0]:
-                scale += np.abs(jb[c, s]).sum()
-            unbalanced = left.sum()
-            relative = unbalanced / scale if unbalanced > 0.0 else 0.0
+            relative, scale = _check(
+                G, twT, qwT, tb, qb, yb, volt, end, jw, jb, c, s, b, x, z, p, xT, norton,
+                current[c, s], sums,
+            )  # fmt: skip
             if not relative < 0.5 * best:
                 patience -= 1
             best = min(best, relative)
             if relative <= rtol[c, s] or patience == 0 or done >= limit:
                 break
             # From b = z the residual is G T_w⁻¹ G (z - b): no difference of large numbers.
-            b[:] = z
+            _copy(z, b)
             for i in range(m):
                 for j in range(n):
                     r[i, j] = G[i, j] * p[i, j]
@@ -296,7 +348,7 @@ def solve_range(
         for i in range(m):
             source[c, s, i] = twT[0, i] * (yw[i] * volt[i] - norton[i])
         if W.shape[0]:
-            W[c, s] = x
-            B[c, s] = z
+            _copy(x, W[c, s])
+            _copy(z, B[c, s])
         residual[c, s] = relative
         iterations[c, s] = done

@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spicenn.errors import ConvergenceError
+from spicenn.kirchhoff import coarse
 from spicenn.kirchhoff.threads import share_out, thread_count
 
 Array = NDArray[np.float64]
 
+# Where the guess stands among the arrays that the kernel takes.
+_GUESS = 7
 # Where a cell's two voltages cancel, double precision keeps its current to so much less
 # than they would drive alone; at rtol = 1e-9 this admits 1e-15 of that.
 ROUNDING = 1e-6
@@ -105,8 +108,25 @@ def solve(
         fields.residual, fields.iterations,
     ]  # fmt: skip
 
+    guessed = (
+        min(wordlines, bitlines) >= coarse.LEAST
+        and all(x is None for x in (guess, ends, into_wordline, into_bitline))
+        and bool(np.isfinite(r_wordline).all() and np.isfinite(r_bitline).all())
+    )
+
     def run(start: int, stop: int) -> None:
-        solve_range(start, stop, limit, *arguments)
+        if not guessed:
+            solve_range(start, stop, limit, *arguments)
+            return
+        for problem in range(start, stop):
+            chip, sample = divmod(problem, samples)
+            first = coarse.bitline_guess(
+                *(array[min(chip, len(array) - 1)] for array in (g, r_wordline, r_bitline)),
+                v[min(chip, len(v) - 1), sample],
+                solve,
+            )
+            mine = [*arguments[:_GUESS], first[np.newaxis, np.newaxis], *arguments[_GUESS + 1 :]]
+            solve_range(problem, problem + 1, limit, *mine)
 
     share_out(run, chips * samples, wordlines * bitlines, thread_count(threads))
     if voltages:

@@ -121,6 +121,24 @@ def test_against_sparse_lu(size):
     assert np.abs(v @ g / solution.current - 1).min() > 0.02
 
 
+def test_a_large_array_starts_from_a_coarse_one(monkeypatch):
+    rng = np.random.default_rng(3)
+    size = (301, 260)
+    g, v = rng.uniform(1e-6, 1e-4, size), rng.uniform(-0.2, 0.2, size[0])
+    solution = sn.crossbar_currents(g, v, r_wordline=2.0, r_bitline=3.0, details=True)
+    word, bit = sparse_voltages(g, v, 2.0, 3.0)
+    np.testing.assert_allclose(solution.bitline_voltage, bit, rtol=0, atol=1e-9 * bit.max())
+    np.testing.assert_allclose(solution.wordline_voltage, word, rtol=0, atol=1e-9 * word.max())
+    monkeypatch.setattr("spicenn.kirchhoff.coarse.LEAST", 1000)
+    cold = sn.crossbar_currents(g, v, r_wordline=2.0, r_bitline=3.0, details=True)
+    assert solution.iterations < cold.iterations
+    # A line without any way out is at 0 V, so a guess has no place there.
+    broken = np.full(size, 2.0)
+    broken[:, 0] = np.inf
+    floating = sn.crossbar_currents(g, v, r_wordline=broken, r_bitline=np.inf, details=True)
+    assert (floating.bitline_voltage == 0).all()
+
+
 def test_ideal_wires_are_a_product_to_the_last_digit():
     rng = np.random.default_rng(0)
     g, v = rng.uniform(0, 1e-4, (20, 30)), rng.uniform(-0.2, 0.2, (7, 20))
