@@ -88,6 +88,8 @@ class Crosscheck:
 
     def __call__(self, tile: PlacedTile, g: Array, v: Array, current: Array) -> None:
         """See ``compiler.execute.Observer``. Raises NgspiceNotFound."""
+        if not self.checked.any():
+            return
         start = perf_counter()
         finite = np.isfinite(current).all(axis=tuple(range(1, current.ndim)))
         for row in np.flatnonzero(self.checked & ~finite):

@@ -21,8 +21,9 @@ from spicenn.study.task import Outcome, run_task
 TASK_SECONDS = 1.0
 # … and at most so many chips.
 MOST_CHIPS = 256
-# What the first chips may take before the record exists [s].
-_MEASURE_SECONDS = 4.0
+# What the first chips may take before the record exists [s]: more than an engine that
+# compiles itself on its first run ever, or every task would be sized by that.
+_MEASURE_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,11 @@ def measure(
     seconds: list[float] = []
     check = 0.0
     spent = 0.0
+    worker = ""
     for job in jobs:
-        *_, pair = run_jobs(connection, plugin, [job])
+        # Where the one before has run: another worker would have its own loading to pay for.
+        *_, pair = run_jobs(connection, plugin, [job], worker)
+        worker = pair[1].worker
         done.append(pair)
         spent += pair[1].seconds
         if pair[1].result.status[0] == Status.OK:
@@ -109,9 +113,11 @@ def chips_per_task(seconds: float, crosscheck: float, check: float) -> int:
 
 
 def run_jobs(
-    connection: Connection, plugin: str, jobs: Iterable[Job]
+    connection: Connection, plugin: str, jobs: Iterable[Job], worker: str = ""
 ) -> Iterator[tuple[Job, Outcome]]:
     """Run jobs on the workers; yield each with what it gave, as they finish.
+
+    worker : address of the one to prefer while it lives, none if empty.
 
     A job whose worker dies again and again is run chip by chip; a chip that still
     takes its worker along is a crash. Chips that crash their simulator run once more,
@@ -130,7 +136,13 @@ def run_jobs(
             if job is None:
                 return
             future = connection.client.submit(
-                run_task, plugin, dict(job.changes), job.chips, pure=False
+                run_task,
+                plugin,
+                dict(job.changes),
+                job.chips,
+                pure=False,
+                workers=[worker] if worker else None,
+                allow_other_workers=bool(worker),
             )
             flying[future.key] = job
             future.add_done_callback(finished.put)

@@ -50,6 +50,7 @@ class Outcome:
     seconds : how long the worker took, its crosscheck aside.
     discrepancy : (chip,) from the crosscheck, None where the study has none.
     check_seconds : how long the crosscheck took.
+    worker : address of the worker.
     """
 
     result: Result
@@ -58,6 +59,7 @@ class Outcome:
     seconds: float
     discrepancy: Array | None = None
     check_seconds: float = 0.0
+    worker: str = ""
 
 
 @dataclass
@@ -186,9 +188,10 @@ class StudyPlugin(WorkerPlugin):
 
 def run_task(plugin: str, changes: Mapping[str, Value], chips: tuple[int, ...]) -> Outcome:
     """Run chips in the worker that executes this, by the name of the study's plugin."""
-    place = get_worker().plugins[plugin]
+    worker = get_worker()
+    place = worker.plugins[plugin]
     assert isinstance(place, StudyPlugin)
-    return place.run(changes, chips)
+    return replace(place.run(changes, chips), worker=worker.address)
 
 
 def versions_here() -> dict[str, str]:

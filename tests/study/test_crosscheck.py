@@ -32,9 +32,12 @@ from spicenn.errors import (
     StoreError,
 )
 from spicenn.study import open_record, schedule
+from spicenn.study.cluster import connect
 from spicenn.study.crosscheck import Crosscheck, agreement, discrepancy, is_checked
 from spicenn.study.plan import plan
 from spicenn.study.run import _measured
+from spicenn.study.schedule import Job
+from spicenn.study.task import Payload, StudyPlugin
 from tests.study.conftest import assert_same
 from tests.study.programs import running
 
@@ -205,6 +208,7 @@ def test_a_sweep_is_compared_at_every_point(design, x, address):
     ds = study(design, x, 3, sweep=sweep, crosscheck=0.5, scheduler=address)
     assert ds.discrepancy.dims == ("r_wordline", "corner", "chip")
     np.testing.assert_array_equal(ds.discrepancy[..., 1].isnull(), True)
+    assert (ds.discrepancy[..., [0, 2]] > 0).all()
     assert (ds.discrepancy[..., [0, 2]] < ROUNDING).all()
     ds.discrepancy[1, 0, 2] = 1e-3
     found = agreement(ds)
@@ -315,6 +319,22 @@ def test_a_checked_chip_leads_and_every_chip_pays_its_share(design, x):
     assert schedule.chips_per_task(0.0625, 0.0, 0.5) == 16
     assert schedule.chips_per_task(0.0625, 0.125, 0.5) == 8
     assert schedule.chips_per_task(0.0625, 0.125, 60.0) == 1
+
+
+@pytest.mark.ngspice
+def test_the_first_chips_are_measured_where_the_engine_is_warm(design, x, address):
+    payload = Payload(design.to_bytes(), (x,), 7, "nodal", 60.0, 1, frozenset(), 0.5)
+    jobs = [Job((), {}, chip, (chip,)) for chip in (0, 1)]
+    with connect(address, None) as connection:
+        connection.client.register_plugin(StudyPlugin("measured", payload), name="measured")
+        done, chunk = schedule.measure(connection, "measured", jobs, 0.5)
+        connection.client.unregister_worker_plugin("measured")
+    first, second = (outcome for _, outcome in done)
+    assert first.worker == second.worker != ""
+    # Only a chip that is checked says what a check costs.
+    assert first.check_seconds > 0
+    assert second.check_seconds == 0
+    assert chunk == schedule.chips_per_task(second.seconds, 0.5, first.check_seconds)
 
 
 @pytest.mark.parametrize(

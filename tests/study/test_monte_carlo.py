@@ -36,7 +36,7 @@ def test_record_holds_what_the_chips_give(design, x, address, tmp_path):
     assert ds.attrs["schema"] == 1
     assert ds.attrs["seed"] == 7
     assert ds.attrs["design_hash"] == design.hash == design_of(ds).hash
-    assert {"python", "numpy", "torch", "spicenn", "scipy"} <= set(ds.attrs["versions"])
+    assert {"python", "numpy", "torch", "spicenn", "numba"} <= set(ds.attrs["versions"])
     for name in ds.attrs["tiles"]:
         tile, kept = tile_record(ds, name), result.tiles[name]
         np.testing.assert_array_equal(tile.bitline_current, kept.bitline_current)
