@@ -278,8 +278,8 @@ def _check(
 
 @_compiled
 def solve_range(
-    start: int, stop: int, limit: int,
-    g: Any, rw: Any, rb: Any, v: Any, e: Any, jw: Any, jb: Any, guess: Any, rtol: Any,
+    start: int, stop: int, limit: int, guess: Any,
+    g: Any, rw: Any, rb: Any, v: Any, e: Any, jw: Any, jb: Any, rtol: Any,
     current: Any, source: Any, W: Any, B: Any, residual: Any, iterations: Any,
 ) -> None:  # fmt: skip
     """Solve problems start … stop - 1, problem = chip · samples + sample.
@@ -287,12 +287,12 @@ def solve_range(
     Parameters
     ----------
     limit : iterations of one problem.
+    guess : (chip or 1, sample or 1, m, n) of the bitline nodes' voltages, or of no chips.
     g : (chip, m, n) [S]. rw, rb : (chip or 1, m or 1, n or 1) [Ω], the segment before a
         cell on its wordline, after it on its bitline.
     v : (chip or 1, sample, m) [V] of the sources. e : (chip or 1, sample, n) [V] at the
         ends of the bitlines. jw, jb : (chip, sample, m, n) currents into the nodes, or
-        of no chips where there are none. guess : (chip or 1, sample or 1, m, n) of the
-        bitline nodes' voltages, or of no chips.
+        of no chips where there are none.
     rtol : (chip, sample).
     current : (chip, sample, n) out of the bitlines. source : (chip, sample, m) into the
         wordlines. W, B : (chip, sample, m, n) voltages, or of no chips where they are

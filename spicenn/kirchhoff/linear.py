@@ -14,8 +14,6 @@ from spicenn.kirchhoff.threads import share_out, thread_count
 
 Array = NDArray[np.float64]
 
-# Where the guess stands among the arrays that the kernel takes.
-_GUESS = 7
 # Where a cell's two voltages cancel, double precision keeps its current to so much less
 # than they would drive alone; at rtol = 1e-9 this admits 1e-15 of that.
 ROUNDING = 1e-6
@@ -87,46 +85,39 @@ def solve(
         np.empty(batch),
         np.empty(batch, np.int64),
     )
-    arguments: list[Any] = [
-        _plain(array)
+    read = [
+        _plain(none if array is None else array)
         for array in (
-            g,
-            r_wordline,
-            r_bitline,
-            v,
+            g, r_wordline, r_bitline, v,
             np.zeros((1, samples, bitlines)) if ends is None else ends,
-            none if into_wordline is None else into_wordline,
-            none if into_bitline is None else into_bitline,
-            none if guess is None else guess,
-            np.broadcast_to(np.asarray(rtol, dtype=np.float64), batch),
+            into_wordline, into_bitline, np.broadcast_to(np.asarray(rtol, np.float64), batch),
         )
-    ]
-
-    limit = iteration_limit(wordlines, bitlines)
-    arguments += [
+    ]  # fmt: skip
+    written = [
         fields.current, fields.source, fields.on_wordline, fields.on_bitline,
         fields.residual, fields.iterations,
     ]  # fmt: skip
-
-    guessed = (
+    arrays: list[Any] = [*read, *written]
+    limit = iteration_limit(wordlines, bitlines)
+    begin = none if guess is None else _plain(guess)
+    coarsely = (
         min(wordlines, bitlines) >= coarse.LEAST
         and all(x is None for x in (guess, ends, into_wordline, into_bitline))
         and bool(np.isfinite(r_wordline).all() and np.isfinite(r_bitline).all())
     )
 
     def run(start: int, stop: int) -> None:
-        if not guessed:
-            solve_range(start, stop, limit, *arguments)
+        if not coarsely:
+            solve_range(start, stop, limit, begin, *arrays)
             return
         for problem in range(start, stop):
             chip, sample = divmod(problem, samples)
-            first = coarse.bitline_guess(
-                *(array[min(chip, len(array) - 1)] for array in (g, r_wordline, r_bitline)),
-                v[min(chip, len(v) - 1), sample],
-                solve,
+            one, row, column = (
+                array[min(chip, len(array) - 1)] for array in (g, r_wordline, r_bitline)
             )
-            mine = [*arguments[:_GUESS], first[np.newaxis, np.newaxis], *arguments[_GUESS + 1 :]]
-            solve_range(problem, problem + 1, limit, *mine)
+            volts = v[min(chip, len(v) - 1), sample]
+            near = coarse.bitline_guess(one, row, column, volts, solve)
+            solve_range(problem, problem + 1, limit, near[np.newaxis, np.newaxis], *arrays)
 
     share_out(run, chips * samples, wordlines * bitlines, thread_count(threads))
     if voltages:
