@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from spicenn.compiler.convolution import digital_crossbar, unfold
-from spicenn.compiler.ideal import ideal_differences
+from spicenn.compiler.convolution import digital_crossbar, row_elements, unfold
+from spicenn.compiler.ideal import ideal_differences, ideal_tiles
 from spicenn.compiler.layer import Array, Layer
 from spicenn.compiler.mapping import Mapping as Choices
 from spicenn.compiler.mapping import Tile
@@ -18,9 +18,9 @@ from spicenn.compiler.tiling import bias_rows
 from spicenn.errors import CompileError
 from spicenn.technology import Technology
 
-# Samples per run and rows per product: they bound the memory, nothing else.
+# Samples per run and driven values per product: they bound the memory, nothing else.
 _SAMPLES = 128
-_ROWS = 4096
+_ELEMENTS = 1 << 23
 # More lines than this for one bias mean that the input scale is off, not the bias.
 _MOST_BIAS_ROWS = 1024
 
@@ -50,11 +50,11 @@ def calibrate_layers(
 
     def currents(layer: Layer, x: torch.Tensor) -> None:
         final = scaled[layer.name]
-        rows = np.asarray(unfold(x, layer), dtype=np.float64)
-        rows = rows.reshape(-1, layer.groups, layer.inputs)
-        for start in range(0, len(rows), _ROWS):
-            part = rows[start : start + _ROWS]
-            for _, difference in ideal_differences(part, final, tile, mapping, technology):
+        tiles = ideal_tiles(final, tile, mapping, technology)
+        for part in torch.split(x, max(1, _ELEMENTS // row_elements(x, layer))):
+            rows = np.asarray(unfold(part, layer), dtype=np.float64)
+            rows = rows.reshape(-1, layer.groups, layer.inputs)
+            for difference in ideal_differences(rows, final, tiles, mapping, technology):
                 peak = float(np.abs(difference).max(initial=0.0))
                 largest[layer.name] = max(largest[layer.name], peak)
 

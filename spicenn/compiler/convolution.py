@@ -44,6 +44,13 @@ def unfold(x: torch.Tensor, layer: Layer) -> torch.Tensor:
     return grouped.permute(order).reshape(x.shape[0], *positions, layer.groups, layer.inputs)
 
 
+def row_elements(x: torch.Tensor, layer: Layer) -> int:
+    """How many elements ``unfold`` makes of one sample, at most and roughly; at least 1."""
+    geometry = layer.convolution
+    taps = 1 if geometry is None else math.prod(geometry.kernel)
+    return max(1, x[:1].numel() * taps)
+
+
 def fold(z: torch.Tensor, layer: Layer) -> torch.Tensor:
     """Put a layer's results where the model expects them.
 

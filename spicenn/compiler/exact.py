@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from spicenn.compiler.convolution import fold
+from spicenn.compiler.convolution import fold, row_elements
 from spicenn.compiler.layer import Layer
 from spicenn.compiler.operators import DTYPES
 from spicenn.compiler.placement import PlacedTile, sample_tile
@@ -94,8 +94,9 @@ class ChipModule(nn.Module):
     quantisation as if it were not there, and stop where an input saturates.
 
     Weights and the model's constants are buffers in the model's dtype. Without
-    converters a layer is one ``functional.linear`` or convolution; with ``adc_bits``
-    it is computed tile by tile in double precision, as the chip does, and slower.
+    converters a layer is one ``functional.linear`` or convolution. With ``adc_bits`` it
+    is computed tile by tile as the chip does, slower, from buffers in double precision:
+    single precision would land on another code where a current is next to a step.
 
     Constructed from a design alone its weights are zero, to be loaded:
     ``module.load_state_dict(torch.load(path, weights_only=True))``.
@@ -105,12 +106,16 @@ class ChipModule(nn.Module):
         super().__init__()
         self.design = design
         dtype = _dtype(design)
+        # Follows ``.double()`` and ``.float()``: the dtype of inputs.
+        self.register_buffer("_dtype", torch.empty(0, dtype=dtype), persistent=False)
         tiles: dict[str, list[PlacedTile]] = {layer.name: [] for layer in design.layers}
         for tile in design.tiles:
             tiles[tile.layer.name].append(tile)
-        kind = _MergedLayer if design.mapping.adc_bits is None else _TiledLayer
         self.layers = nn.ModuleList(
-            kind(design, layer, tiles[layer.name], dtype) for layer in design.layers
+            _TiledLayer(design, layer, tiles[layer.name])
+            if design.mapping.adc_bits
+            else _MergedLayer(design, layer, tiles[layer.name], dtype)
+            for layer in design.layers
         )
         # A constant's name may hold what a buffer's may not.
         self._constants = {name: f"constant_{i}" for i, name in enumerate(design.constants)}
@@ -125,7 +130,7 @@ class ChipModule(nn.Module):
         """
         constants = {name: self.get_buffer(key) for name, key in self._constants.items()}
         layers = {layer.layer.name: layer for layer in self.crossbars}
-        dtype = next(self.crossbars[0].buffers()).dtype
+        dtype = self.get_buffer("_dtype").dtype
 
         def crossbar(name: str, x: torch.Tensor) -> torch.Tensor:
             result: torch.Tensor = layers[name](x)
@@ -189,13 +194,11 @@ class _MergedLayer(_Layer):
 class _TiledLayer(_Layer):
     """A layer whose tiles are converted one by one before they are added."""
 
-    def __init__(
-        self, design: Design, layer: Layer, tiles: list[PlacedTile], dtype: torch.dtype
-    ) -> None:
+    def __init__(self, design: Design, layer: Layer, tiles: list[PlacedTile]) -> None:
         super().__init__(design, layer, tiles)
         for tile in tiles:
             rows, columns = tile.g_target.shape
-            self.register_buffer(tile.name, torch.zeros(rows, columns // 2, dtype=dtype))
+            self.register_buffer(tile.name, torch.zeros(rows, columns // 2, dtype=torch.float64))
 
     def set_weights(self, weights: Weights) -> None:
         for name, weight in weights.items():
@@ -203,18 +206,12 @@ class _TiledLayer(_Layer):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         weights = {tile.name: self.get_buffer(tile.name).double() for tile in self.tiles}
-        size = max(1, _ELEMENTS // self._elements(x))
+        size = max(1, _ELEMENTS // row_elements(x, self.layer))
         parts = [
             fold(tiled_product(self.design, self.layer, self.tiles, weights, part)[0], self.layer)
             for part in torch.split(x, size)
         ]
         return torch.cat(parts)
-
-    def _elements(self, x: torch.Tensor) -> int:
-        """How many driven values one sample has at most."""
-        geometry = self.layer.convolution
-        taps = 1 if geometry is None else int(np.prod(geometry.kernel))
-        return max(1, x[:1].numel() * taps)
 
 
 def _dtype(design: Design) -> torch.dtype:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -13,25 +13,42 @@ from spicenn.compiler.tiling import TileSlot, physical_weight, target_conductanc
 from spicenn.technology import Technology
 
 
+def ideal_tiles(
+    layer: Layer, tile: Tile, mapping: Mapping, technology: Technology
+) -> list[tuple[TileSlot, Array]]:
+    """Return a layer's tiles and the differences (wordline, output · slice) of their targets.
+
+    Over g_max - g_min.
+    """
+    weight = physical_weight(layer, mapping)
+    span = technology.g_max - technology.g_min
+    tiles = []
+    for slot in tile_slots(layer, mapping, tile):
+        cells = weight[slot.group, slot.rows, slot.outputs]
+        g = target_conductance(cells, mapping, technology)
+        tiles.append((slot, (g[:, 0::2] - g[:, 1::2]) / span))
+    return tiles
+
+
 def ideal_differences(
-    x: Array, layer: Layer, tile: Tile, mapping: Mapping, technology: Technology
-) -> Iterator[tuple[TileSlot, Array]]:
+    x: Array,
+    layer: Layer,
+    tiles: Sequence[tuple[TileSlot, Array]],
+    mapping: Mapping,
+    technology: Technology,
+) -> Iterator[Array]:
     """Yield every tile's differential currents over v_read (g_max - g_min).
 
     Parameters
     ----------
     x : (..., group, input) in the model's units.
+    tiles : as ``ideal_tiles`` returns them.
 
     Yields
     ------
-    The tile and (..., pulse, output · slice), as ``converter.combine`` takes it.
+    (..., pulse, output · slice), as ``converter.combine`` takes it.
     """
-    weight = physical_weight(layer, mapping)
-    span = technology.g_max - technology.g_min
     drives = [encode(x[..., g, :], layer, mapping, technology) for g in range(layer.groups)]
-    for slot in tile_slots(layer, mapping, tile):
-        cells = weight[slot.group, slot.rows, slot.outputs]
-        g = target_conductance(cells, mapping, technology)
-        difference = (g[:, 0::2] - g[:, 1::2]) / span
+    for slot, difference in tiles:
         fraction = drives[slot.group].fraction[..., slot.rows]
-        yield slot, np.moveaxis(fraction @ difference, 0, -2)
+        yield np.moveaxis(fraction @ difference, 0, -2)

@@ -146,14 +146,19 @@ def _tile(
 ) -> torch.Tensor:
     """Outputs of one tile in units of full range; (sample, position, output)."""
     layer, slot, mapping = tile.layer, tile.slot, design.mapping
-    z = drive.total[..., slot.rows] @ merge_slices(design, weight)
-    if noise is not None or mapping.adc_bits is not None:
+    differentiated = drive.total.requires_grad or weight.requires_grad
+    rounded = noise is not None or mapping.adc_bits is not None
+    if differentiated or not rounded:
+        z = drive.total[..., slot.rows] @ merge_slices(design, weight)
+    if rounded:
         fraction = drive.fraction[..., slot.rows]
         difference = fraction @ weight.detach().cpu().numpy()
         if noise is not None:
             difference = difference + noise(tile, fraction)
-        value = combine(np.moveaxis(difference, 0, -2), drive.weight, layer, mapping)
-        z = z + (_tensor(value, z.device) - z.detach())
+        value = _tensor(
+            combine(np.moveaxis(difference, 0, -2), drive.weight, layer, mapping), weight.device
+        )
+        z = z + (value - z.detach()) if differentiated else value
     return z - drive.offset * _offset(design, tile).to(z.device) if drive.offset else z
 
 

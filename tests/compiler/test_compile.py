@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spicenn.compiler.ideal import ideal_differences
+from spicenn.compiler.ideal import ideal_differences, ideal_tiles
 from spicenn.compiler.mapping import Mapping, Tile
 from spicenn.compiler.pipeline import compile
 from spicenn.errors import CompileError, InputError
@@ -304,9 +304,10 @@ def test_converters_span_what_ideal_tiles_put_out(drive: str) -> None:
     design = compile(nn.Linear(7, 5), x, technology=technology, tile=tile, mapping=mapping)
     (layer,) = design.layers
     rows = x.double().numpy()[:, np.newaxis]
+    tiles = ideal_tiles(layer, tile, mapping, technology)
     peaks = [
         np.abs(difference).max()
-        for _, difference in ideal_differences(rows, layer, tile, mapping, technology)
+        for difference in ideal_differences(rows, layer, tiles, mapping, technology)
     ]
     assert len(peaks) > 1
     assert max(peaks) == layer.current_scale

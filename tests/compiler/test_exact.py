@@ -106,6 +106,12 @@ def test_in_double_every_geometry_is_exact(name: str) -> None:
     agree(called(chip.to_torch(), inputs), run(chip, inputs), 1e-8)
 
 
+@pytest.mark.parametrize("name", ["grouped-dilated-cnn", "attention", "tied-embedding"])
+def test_converters_give_the_same_codes_in_single_precision(name: str) -> None:
+    chip, inputs = chip_of(name, mapping=Mapping(input_bits=6, adc_bits=6))
+    agree(called(chip.to_torch(), inputs), run(chip, inputs), 1e-5)
+
+
 @pytest.mark.ngspice
 def test_it_is_the_chip_in_ngspice() -> None:
     chip, inputs = chip_of("grouped-dilated-cnn", torch.float64)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spicenn.compiler.converter import combine, convert, encode
-from spicenn.compiler.ideal import ideal_differences
+from spicenn.compiler.converter import combine, convert, driven, encode
+from spicenn.compiler.ideal import ideal_differences, ideal_tiles
 from spicenn.compiler.layer import Layer
 from spicenn.compiler.mapping import Mapping, Tile
 from spicenn.compiler.tiling import (
@@ -116,7 +117,9 @@ def test_tiles_sum_to_the_matrix_product(
     z = np.zeros((3, 4))
     rows = physical_weight(layer, mapping)[0]
     held = weight_of_conductance(target_conductance(rows, mapping, technology), mapping, technology)
-    for slot, difference in ideal_differences(x[:, np.newaxis], layer, tile, mapping, technology):
+    tiles = ideal_tiles(layer, tile, mapping, technology)
+    differences = ideal_differences(x[:, np.newaxis], layer, tiles, mapping, technology)
+    for (slot, _), difference in zip(tiles, differences, strict=True):
         z[:, slot.outputs] += combine(difference, code.weight, layer, mapping)
     z -= code.offset * held[:7].sum(axis=0)
     z *= layer.input_scale * layer.weight_scale
@@ -125,6 +128,9 @@ def test_tiles_sum_to_the_matrix_product(
         z += layer.bias
     total = np.tensordot(code.weight, code.fraction, 1)
     total[:, :7] -= code.offset
+    # What torch drives a whole layer with is what the pulses add up to.
+    whole = driven(torch.as_tensor(x), layer, mapping, technology)
+    np.testing.assert_allclose(total[:, :7] * layer.input_scale, whole.numpy(), atol=1e-12)
     expected = total @ held * layer.input_scale * layer.weight_scale
     if mapping.bias == "digital":
         assert layer.bias is not None
