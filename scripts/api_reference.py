@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,15 @@ SECTIONS = {
         "quantile_interval",
     ],
     "Surrogate": ["fit", "calibrate", "Surrogate", "Calibration"],
+    "Exact crossbars": [
+        "crossbar_currents",
+        "spicenn.kirchhoff.CrossbarSolution",
+        "spicenn.kirchhoff.effective_matrix",
+        "spicenn.kirchhoff.thermal_noise",
+        "spicenn.kirchhoff.Law",
+        "spicenn.kirchhoff.Sinh",
+        "spicenn.kirchhoff.Ohmic",
+    ],
     "Errors": ["SpicennError", "Status"],
 }
 
@@ -36,14 +46,17 @@ def reference() -> str:
     lines = [
         "# API reference",
         "",
-        "Every public name of `import spicenn as sn`, from its docstring "
+        "Every public name, `sn` standing for `import spicenn as sn`, from its docstring "
         "(`make docs` writes this page anew). Units are SI; shapes are in the order "
         "(chip, trial, sample, …).",
     ]
     for section, names in SECTIONS.items():
         lines += ["", f"## {section}"]
         for name in names:
-            if name in sn.__all__:
+            if "." in name:
+                module, _, last = name.rpartition(".")
+                lines += _entry(name, getattr(import_module(module), last), "###")
+            else:
                 lines += _entry(f"sn.{name}", getattr(sn, name), "###")
     # One blank line between blocks, however they were put together.
     page = [line for line, before in zip(lines, ["x", *lines], strict=False) if line or before]
@@ -52,7 +65,7 @@ def reference() -> str:
 
 def _entry(name: str, value: Any, heading: str) -> list[str]:
     lines = ["", f"{heading} `{name}`", ""]
-    if callable(value) and not isinstance(value, property):
+    if callable(value) and not getattr(value, "_is_protocol", False):
         lines += ["```python", *_signature(name, value), "```", ""]
     lines += _text(value)
     if inspect.isclass(value):
@@ -90,7 +103,8 @@ def _parameter(parameter: inspect.Parameter) -> str:
     # Annotations are text already: every module postpones them.
     text = parameter.name
     if parameter.annotation is not parameter.empty:
-        text += f": {parameter.annotation}"
+        # A named tuple's are wrapped.
+        text += f": {getattr(parameter.annotation, '__forward_arg__', parameter.annotation)}"
     return text if parameter.default is parameter.empty else f"{text} = {parameter.default!r}"
 
 
