@@ -153,10 +153,7 @@ def _solve(
     for currents in (into_wordline, into_bitline):
         if currents is not None:
             injected = injected + _sum(currents.abs())
-    if guess is None:
-        b = g.new_zeros(chips, samples, wordlines, bitlines)
-    else:
-        b = guess.clone(memory_format=torch.contiguous_format)
+    b = g.new_zeros(chips, samples, wordlines, bitlines) if guess is None else guess
     done = torch.zeros(scalars, dtype=torch.int64, device=g.device)
     best = g.new_full(scalars, torch.inf)
     patience = torch.full_like(done, _PATIENCE)

@@ -261,6 +261,16 @@ def test_an_adjoint_that_does_not_converge_is_no_gradient() -> None:
         current.sum().backward()
 
 
+@pytest.mark.parametrize("law", LAWS)
+def test_everything_is_made_where_the_arguments_are(law: Law | None) -> None:
+    """What is left to torch's default device, here one without numbers, would not compute."""
+    tensors = inputs((1, M, N), chips=2)
+    with torch.device("meta"):
+        solution = autograd.currents(*tensors, law=law, solver=tensor.solve)
+        gradients = torch.autograd.grad(solution[0].sum(), tensors)
+    assert {x.device.type for x in (*solution, *gradients) if x is not None} == {"cpu"}
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("law", LAWS)
 def test_cuda_gives_the_gradients_of_the_cpu(law: Law | None) -> None:
