@@ -99,14 +99,11 @@ class _Method:
                 g, r_wordline, r_bitline, v=v, rtol=self.rtol, voltages=voltages,
                 threads=self.threads,
             )  # fmt: skip
-        batch = (len(g), v.shape[1])
         fields, _ = newton.solve(
-            self.law, _problems(g[:, None], batch)[:, 0],
-            _per_problem(r_wordline, batch), _per_problem(r_bitline, batch),
-            v=_problems(v, batch), rtol=self.rtol, threads=self.threads,
+            self.law, g, r_wordline, r_bitline, v=v, rtol=self.rtol, threads=self.threads,
             linear_solve=self.solver,
         )  # fmt: skip
-        return Fields(*(x.reshape(*batch, *x.shape[2:]) for x in vars(fields).values()))
+        return fields
 
     def adjoint(
         self, slope: Tensor, r_wordline: Tensor, r_bitline: Tensor, *,

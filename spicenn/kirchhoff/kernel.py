@@ -236,8 +236,8 @@ def _check(
     """The wordlines' voltages x for the bitlines' b, and the bitlines' own answer z to them.
 
     x and z satisfy Kirchhoff's law on the bitlines; what is left over on the wordlines
-    is g d with d = z - b. Returns its sum over that of the cells' currents, and the
-    latter. norton (m,), current (n,) and d are written too.
+    is g d with d = z - b. Returns its sum, and that of the cells' currents. norton (m,),
+    current (n,) and d are written too.
     """
     m, n = g.shape
     for i in range(m):
@@ -272,8 +272,7 @@ def _check(
             drop = abs(x[i, j] - z[i, j]) + ROUNDING * (abs(x[i, j]) + abs(z[i, j]))
             flow[j] += g[i, j] * drop
     scale = _total(flow) + injected
-    unbalanced = _total(left)
-    return (unbalanced / scale if unbalanced > 0.0 else 0.0), scale
+    return _total(left), scale
 
 
 @_compiled
@@ -323,13 +322,15 @@ def solve_range(
             _fill(b, 0.0)
         done, best, patience = 0, np.inf, _PATIENCE
         while True:
-            relative, scale = _check(
+            unbalanced, scale = _check(
                 G, twT, qwT, tb, qb, yb, volt, end, jw, jb, c, s, b, x, z, p, xT, norton,
                 current[c, s], sums,
             )  # fmt: skip
-            if not relative < 0.5 * best:
+            # NaN stays NaN, which is no solution.
+            relative = 0.0 if unbalanced == 0.0 else unbalanced / scale
+            if not unbalanced < 0.5 * best:
                 patience -= 1
-            best = min(best, relative)
+            best = min(best, unbalanced)
             if relative <= rtol[c, s] or patience == 0 or done >= limit:
                 break
             # From b = z the residual is G T_w⁻¹ G (z - b): no difference of large numbers.

@@ -177,8 +177,8 @@ def _solve(
         drop = (x - z).abs_().add_(x.abs().add_(z.abs()), alpha=ROUNDING)
         scale = _sum(drop.mul_(g)) + injected
         relative = torch.where(unbalanced == 0.0, 0.0, unbalanced / scale)
-        patience -= (~(relative < 0.5 * best)).to(patience.dtype)
-        best = torch.minimum(best, relative)
+        patience -= (~(unbalanced < 0.5 * best)).to(patience.dtype)
+        best = torch.minimum(best, unbalanced)
         unsolved = ~(relative <= bound) & (patience > 0) & (done < limit)
         if not bool(unsolved.any()):
             break

@@ -373,6 +373,16 @@ def test_guesses_and_tolerances_are_per_problem():
     assert replace(mixed).residual[0] > 1e-9
 
 
+def test_a_guess_where_no_current_can_flow_is_forgotten():
+    wire = np.full((1, 1, 1), 2.0)
+    fields = linear_module.solve(
+        np.full((1, 2, 2), 1e-5), np.full((1, 1, 1), np.inf), wire, v=np.ones((1, 1, 2)),
+        guess=np.full((1, 1, 2, 2), 0.3),
+    )  # fmt: skip
+    assert fields.residual <= RTOL
+    assert (np.abs(fields.current) < 1e-20).all()
+
+
 def test_power_in_is_power_out():
     rng = np.random.default_rng(5)
     g, v = rng.uniform(1e-6, 1e-4, (12, 9)), rng.uniform(-0.2, 0.2, 12)
