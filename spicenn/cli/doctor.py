@@ -59,7 +59,7 @@ def _facts() -> dict[str, Any]:
     from spicenn.engines.ngspice.facts import ngspice_facts
 
     packages: dict[str, str | None] = {}
-    for name in ("torch", "dask", "distributed", "numpy", "xarray", "zarr", "PySpice"):
+    for name in ("torch", "dask", "distributed", "numpy", "numba", "xarray", "zarr", "PySpice"):
         try:
             packages[name] = version(name)
         except PackageNotFoundError:

@@ -37,7 +37,8 @@ def engine(command: Command) -> Command:
         type=click.Choice(["ngspice", "nodal"]),
         default="ngspice",
         show_default=True,
-        help="ngspice is the truth; nodal is exact for ohmic cells and much faster.",
+        help="ngspice is the truth; nodal solves the same tiles exactly and much faster, "
+        "for cells whose law it knows (ohmic, sinh).",
     )(command)
 
 

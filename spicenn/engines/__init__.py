@@ -22,15 +22,15 @@ def open_engine(name: str, **options: Any) -> Engine:
     Parameters
     ----------
     name : "ngspice" or "nodal".
-    options : of ``NgspiceEngine``; the nodal engine has none and ignores them, so
-        that a caller may exchange one for the other.
+    options : of ``NgspiceEngine``; the nodal engine has ``rtol`` and ignores the others,
+        so that a caller may exchange one for the other.
 
     Raises InputError for a name or an option that does not exist.
     """
     if name == "nodal":
         from spicenn.engines.nodal import NodalEngine
 
-        return NodalEngine()
+        return NodalEngine(**{key: options[key] for key in ("rtol",) if key in options})
     if name == "ngspice":
         from spicenn.engines.ngspice.client import NgspiceEngine
 

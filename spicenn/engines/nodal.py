@@ -11,6 +11,7 @@ from spicenn.circuit import Crossbar, load_cell
 from spicenn.engines.engine import Array, Engine, Solution, check_shapes
 from spicenn.errors import EngineError, Status
 from spicenn.kirchhoff import linear, newton
+from spicenn.kirchhoff.arguments import tolerance
 from spicenn.kirchhoff.laws import Law, Sinh
 from spicenn.kirchhoff.matrix import product
 from spicenn.technology import Cell
@@ -25,12 +26,14 @@ class NodalEngine(Engine):
     Parameters
     ----------
     rtol : bound of the residual, see ``crossbar_currents``.
+
+    Raises InputError for an rtol that is not between 0 and 1.
     """
 
     name = "nodal"
 
     def __init__(self, rtol: float = 1e-9) -> None:
-        self._rtol = rtol
+        self._rtol = tolerance(rtol)
 
     @property
     def versions(self) -> Mapping[str, str]:

@@ -66,6 +66,10 @@ def test_versions_and_tolerances_are_told():
     engine = NodalEngine(rtol=1e-7)
     assert engine.tolerances == {"rtol": 1e-7}
     assert set(engine.versions) == {"numba"}
+    with open_engine("nodal", rtol=1e-3, timeout=9.0) as loose:
+        assert loose.tolerances == {"rtol": 1e-3}
+    with pytest.raises(InputError, match="rtol = 2"):
+        open_engine("nodal", rtol=2)
 
 
 def test_what_it_does_not_know_is_an_error():
