@@ -332,10 +332,19 @@ def agree(a: np.ndarray, b: np.ndarray) -> None:
         raise SystemExit(f"the answers differ by {error:.1e} of full scale: no time is comparable")
 
 
-PARTS: dict[str, tuple[Callable[..., dict[str, Any]], tuple[int, ...], tuple[int, ...]]] = {
+def resnet(*sizes: Any) -> dict[str, Any]:
+    """See ``resnet.resnet``; torch is loaded for this part alone."""
+    from resnet import resnet as part  # type: ignore[import-not-found]
+
+    figures: dict[str, Any] = part(*sizes)
+    return figures
+
+
+PARTS: dict[str, tuple[Callable[..., dict[str, Any]], tuple[Any, ...], tuple[Any, ...]]] = {
     "throughput": (throughput, (4000, 300), (20, 4)),
     "one_array": (one_array, (64, 5), (8, 1)),
     "memory": (memory, (2000,), (100,)),
+    "resnet": (resnet, (64, 4, 80, (1, 64), 9, 256), (2, 1, 1, (1, 4), 1, 8)),
 }
 
 
@@ -349,7 +358,7 @@ def main() -> None:
     unknown = set(options.parts) - set(PARTS)
     if unknown:
         parser.error(f"there is no part {sorted(unknown)}; there are {list(PARTS)}")
-    parts = options.parts or (["one_array"] if options.smoke else list(PARTS))
+    parts = options.parts or (["one_array", "resnet"] if options.smoke else list(PARTS))
     figures = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # of peers

@@ -12,7 +12,7 @@ from spicenn.compiler.exact import ChipModule
 from spicenn.compiler.pipeline import compile
 from spicenn.errors import EngineError, InputError
 from spicenn.technology import Cell, Technology
-from tests.compiler.zoo import ZOO, build, inputs_like
+from tests.compiler.zoo import ZOO, Lambda, build, inputs_like
 
 # Wires that drop a few per cent over a tile of 5 x 6 cells; no noise, so that runs repeat.
 WIRED = Technology.preset("rram-1r").replace(
@@ -106,10 +106,11 @@ def test_in_double_every_geometry_is_exact(name: str) -> None:
     agree(called(chip.to_torch(), inputs), run(chip, inputs), 1e-8)
 
 
-@pytest.mark.parametrize("name", ["grouped-dilated-cnn", "attention", "tied-embedding"])
-def test_converters_give_the_same_codes_in_single_precision(name: str) -> None:
-    chip, inputs = chip_of(name, mapping=Mapping(input_bits=6, adc_bits=6))
-    agree(called(chip.to_torch(), inputs), run(chip, inputs), 1e-5)
+def test_converters_give_the_same_codes_in_single_precision() -> None:
+    """Some of so many fine conversions are next to a step; a code is 3e-5 of full scale."""
+    chip, _ = chip_of("same-even-kernel", mapping=Mapping(adc_bits=16))
+    inputs = inputs_like(build("same-even-kernel")[1], 64)
+    agree(called(chip.to_torch(), inputs), run(chip, inputs), 2e-6)
 
 
 @pytest.mark.ngspice
@@ -169,14 +170,13 @@ def test_float_and_double_and_their_inputs() -> None:
     assert torch.equal(called(module.float(), inputs)[0], before)
 
 
-@pytest.mark.parametrize("name", ["grouped-dilated-cnn", "vision-transformer", "folded-frames"])
-def test_it_lives_on_one_device(name: str) -> None:
+def test_it_lives_on_one_device() -> None:
     """On the meta device, which refuses tensors of another: shapes alone."""
-    chip, inputs = chip_of(name)
-    module = chip.to_torch()
-    expected = called(module, inputs)[0].shape
-    y = called(module.to("meta"), tuple(x.to("meta") for x in inputs))[0]
-    assert (y.device.type, y.shape) == ("meta", expected)
+    model = Lambda(lambda s, v: s.a(v) * torch.ones(v.shape[0], 3).cumsum(1), a=nn.Linear(4, 3))
+    x = torch.randn(5, 4)
+    module = compile(model, x, technology=WIRED).sample(chip=3, seed=1).to_torch()
+    y = called(module.to("meta"), (x.to("meta"),))[0]
+    assert (y.device.type, y.shape) == ("meta", (5, 3))
 
 
 def test_progress_and_cells_without_an_effective_matrix() -> None:
