@@ -93,8 +93,7 @@ def _alike(given: dict[str, Any]) -> dict[str, Any]:
     tensors = {name: x for name, x in given.items() if is_tensor(x)}
     if not tensors:
         return {name: _array(name, x) for name, x in given.items()}
-    import torch
-
+    torch = namespace(next(iter(tensors.values())))
     devices = {str(x.device): name for name, x in tensors.items()}
     if len(devices) > 1:
         told = ", ".join(f"{name} on {device}" for device, name in devices.items())

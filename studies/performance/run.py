@@ -7,6 +7,7 @@ arrays; the answers are compared before the times are printed.
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import json
 import os
@@ -332,19 +333,28 @@ def agree(a: np.ndarray, b: np.ndarray) -> None:
         raise SystemExit(f"the answers differ by {error:.1e} of full scale: no time is comparable")
 
 
-def resnet(*sizes: Any) -> dict[str, Any]:
-    """See ``resnet.resnet``; torch is loaded for this part alone."""
-    from resnet import resnet as part  # type: ignore[import-not-found]
-
-    figures: dict[str, Any] = part(*sizes)
+def elsewhere(name: str, *sizes: Any) -> dict[str, Any]:
+    """Run ``module.function`` of this folder; what it needs is loaded for its part alone."""
+    module, _, function = name.rpartition(".")
+    figures: dict[str, Any] = getattr(importlib.import_module(module), function)(*sizes)
     return figures
 
 
+LIMITS = {"spicenn": 2048, "others": 256}
+PICTURE = str(Path(__file__).resolve().parents[2] / "docs" / "exact.png")
+
+# What runs, its full sizes, and those of the smoke run.
 PARTS: dict[str, tuple[Callable[..., dict[str, Any]], tuple[Any, ...], tuple[Any, ...]]] = {
     "throughput": (throughput, (4000, 300), (20, 4)),
     "one_array": (one_array, (64, 5), (8, 1)),
     "memory": (memory, (2000,), (100,)),
-    "resnet": (resnet, (64, 4, 80, (1, 64), 9, 256), (2, 1, 1, (1, 4), 1, 8)),
+    "exact": (partial(elsewhere, "exact.exact"), (128, 100, 16, 2000, 1024), (16, 4, 8, 10, 32)),
+    "scaling": (partial(elsewhere, "exact.scaling"), (LIMITS, PICTURE), ({"others": 32}, "")),
+    "resnet": (
+        partial(elsewhere, "resnet.resnet"),
+        (64, 4, 80, (1, 64), 9, 256),
+        (2, 1, 0, (1, 4), 1, 8),
+    ),
 }
 
 
@@ -358,7 +368,9 @@ def main() -> None:
     unknown = set(options.parts) - set(PARTS)
     if unknown:
         parser.error(f"there is no part {sorted(unknown)}; there are {list(PARTS)}")
-    parts = options.parts or (["one_array", "resnet"] if options.smoke else list(PARTS))
+    parts = options.parts or (
+        ["one_array", "exact", "scaling", "resnet"] if options.smoke else list(PARTS)
+    )
     figures = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # of peers
