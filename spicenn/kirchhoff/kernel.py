@@ -12,8 +12,10 @@ all that lies beyond a segment r, t = 1 / (1 + r y) passes current and voltage o
 q = r t turns current into voltage. So r = 0 and r = ∞ are exact, and as every term is
 positive the sweeps lose no digits.
 
-Array names: (m, n) unless a comment says otherwise; what ends in T is (n, m), so that
-both kinds of sweep run over contiguous memory.
+Array names: (m, n) unless a comment says otherwise. Wordlines are swept in bands of
+`width` of them, transposed into (n, width): both kinds of sweep run over contiguous
+memory, and a band of a large array stays in the cache. What ends in T is so laid out,
+and has a band's number before where it holds all of them.
 """
 
 from __future__ import annotations
@@ -30,6 +32,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Checks of the true residual after which a problem that no longer improves is given up.
 _PATIENCE = 3
+# Cells of a band of wordlines; the arrays that it touches fit a cache of a megabyte.
+_BAND = 2**15
+_NARROWEST = 8
+# Numbers between two arrays.
+_APART = 8 * 37
 # Side of the squares that a transposition moves at once.
 _BLOCK = 16
 
@@ -78,7 +85,15 @@ def _total(a: Any) -> float:
 
 
 @_compiled
-def _transpose(a: Any, out: Any) -> None:
+def _carve(pool: Any, k: int, rows: int, columns: int) -> Any:
+    """Return the pool's array number k."""
+    start = k * (len(pool) // 11)
+    return pool[start : start + rows * columns].reshape(rows, columns)
+
+
+@_compiled
+def _transpose(a: Any, aT: Any) -> None:
+    """Lay out a band (rows, n), rows at most the width, as (n, width)."""
     rows, columns = a.shape
     for i0 in range(0, rows, _BLOCK):
         i1 = min(i0 + _BLOCK, rows)
@@ -86,24 +101,36 @@ def _transpose(a: Any, out: Any) -> None:
             j1 = min(j0 + _BLOCK, columns)
             for i in range(i0, i1):
                 for j in range(j0, j1):
-                    out[j, i] = a[i, j]
+                    aT[j, i] = a[i, j]
 
 
 @_compiled
-def _factor(g: Any, r: Any, y: Any, t: Any, q: Any, forward: bool) -> None:
+def _transpose_back(aT: Any, a: Any) -> None:
+    rows, columns = a.shape
+    for i0 in range(0, rows, _BLOCK):
+        i1 = min(i0 + _BLOCK, rows)
+        for j0 in range(0, columns, _BLOCK):
+            j1 = min(j0 + _BLOCK, columns)
+            for i in range(i0, i1):
+                for j in range(j0, j1):
+                    a[i, j] = aT[j, i]
+
+
+@_compiled
+def _factor(g: Any, r: Any, first: int, y: Any, t: Any, q: Any, forward: bool) -> None:
     """Sweep along the first axis of g, first to last where ``forward``.
 
-    Segment k lies after node k in that order. ``y`` (second axis) ends as the
-    admittance before the last segment.
+    Segment k lies after node k in that order. ``first`` is the number of the first line
+    in r; ``y`` (line,) ends as the admittance before the last segment.
     """
-    steps, width = g.shape
+    steps, width = len(g), len(y)
     last_i, last_j = r.shape[0] - 1, r.shape[1] - 1
     for step in range(steps):
         k = step if forward else steps - 1 - step
         before = k - 1 if forward else k + 1
         for j in range(width):
             y[j] = g[k, j] + (t[before, j] * y[j] if step > 0 else 0.0)
-            resistance = r[min(k, last_i), min(j, last_j)]
+            resistance = r[min(k, last_i), min(first + j, last_j)]
             if resistance == np.inf:
                 t[k, j] = 0.0
                 # A line that ends in nothing has no voltage of its own: call it 0.
@@ -114,32 +141,45 @@ def _factor(g: Any, r: Any, y: Any, t: Any, q: Any, forward: bool) -> None:
 
 
 @_compiled
-def _wordlines_inward(t: Any, xT: Any) -> None:
-    """Sum currents towards the sources: the first row ends as their Norton currents."""
-    n, m = xT.shape
-    for j in range(n - 2, -1, -1):
-        for i in range(m):
+def _wordlines_inward(t: Any, xT: Any, rows: int) -> None:
+    """Sum a band's currents towards the sources: the first row ends as Norton currents."""
+    for j in range(len(xT) - 2, -1, -1):
+        for i in range(rows):
             xT[j, i] += t[j + 1, i] * xT[j + 1, i]
 
 
 @_compiled
 def _wordlines_outward(t: Any, q: Any, xT: Any, v: Any) -> None:
-    """Turn summed currents into voltages; v (m,) are the sources."""
-    n, m = xT.shape
-    for i in range(m):
+    """Turn a band's summed currents into voltages; v (rows,) are the sources."""
+    rows = len(v)
+    for i in range(rows):
         xT[0, i] = t[0, i] * v[i] + q[0, i] * xT[0, i]
-    for j in range(1, n):
-        for i in range(m):
+    for j in range(1, len(xT)):
+        for i in range(rows):
             xT[j, i] = t[j, i] * xT[j - 1, i] + q[j, i] * xT[j, i]
 
 
 @_compiled
-def _through_wordlines(x: Any, t: Any, q: Any, zero: Any, xT: Any) -> None:
-    """Turn currents into the wordline nodes into their voltages, sources at zero."""
+def _band_voltages(x: Any, t: Any, q: Any, v: Any, norton: Any, xT: Any) -> None:
+    """Turn a band's currents into the wordline nodes into their voltages.
+
+    norton (rows,) is written: what the band drives into its sources at zero voltage.
+    """
     _transpose(x, xT)
-    _wordlines_inward(t, xT)
-    _wordlines_outward(t, q, xT, zero)
-    _transpose(xT, x)
+    _wordlines_inward(t, xT, len(x))
+    for i in range(len(x)):
+        norton[i] = xT[0, i]
+    _wordlines_outward(t, q, xT, v)
+    _transpose_back(xT, x)
+
+
+@_compiled
+def _wordline_voltages(x: Any, twT: Any, qwT: Any, v: Any, norton: Any, xT: Any) -> None:
+    """Turn all currents into the wordline nodes into their voltages."""
+    width = xT.shape[1]
+    for band in range(len(twT)):
+        i0, i1 = band * width, min((band + 1) * width, len(x))
+        _band_voltages(x[i0:i1], twT[band], qwT[band], v[i0:i1], norton[i0:i1], xT)
 
 
 @_compiled
@@ -183,13 +223,14 @@ def _precondition(t: Any, q: Any, g: Any, r: Any, z: Any, rz: Any, gz: Any) -> A
 @_compiled
 def _conjugate_gradients(
     g: Any, twT: Any, qwT: Any, tb: Any, qb: Any, B: Any, r: Any, p: Any, u: Any, z: Any,
-    x: Any, xT: Any, zero: Any, sums: Any, target: float, limit: int,
+    x: Any, xT: Any, zero: Any, norton: Any, sums: Any, target: float, limit: int,
 ) -> int:  # fmt: skip
     """Move B until Σ g |T_b⁻¹ residual| is at most the target; return the iterations.
 
-    r : residual at B, followed along. p, u, z, x, xT : work space.
+    r : residual at B, followed along. p, u, z, x, xT, norton : work space.
     """
     m, n = g.shape
+    width = xT.shape[1]
     _copy(r, z)
     _bitlines_down(tb, z)
     rz, gz = _precondition(tb, qb, g, r, z, sums[0], sums[1])
@@ -198,19 +239,21 @@ def _conjugate_gradients(
     _fill(u, 0.0)
     iterations = 0
     while gz > target and rz > 0.0 and iterations < limit:
-        for i in range(m):
-            for j in range(n):
-                p[i, j] = z[i, j] + beta * p[i, j]
-                u[i, j] = r[i, j] + beta * u[i, j]
-                x[i, j] = g[i, j] * p[i, j]
-        _through_wordlines(x, twT, qwT, zero, xT)
         energy = sums[0]
         for j in range(n):
             energy[j] = 0.0
-        for i in range(m):
-            for j in range(n):
-                x[i, j] = u[i, j] - g[i, j] * x[i, j]
-                energy[j] += p[i, j] * x[i, j]
+        for band in range(len(twT)):
+            i0, i1 = band * width, min((band + 1) * width, m)
+            for i in range(i0, i1):
+                for j in range(n):
+                    p[i, j] = z[i, j] + beta * p[i, j]
+                    u[i, j] = r[i, j] + beta * u[i, j]
+                    x[i, j] = g[i, j] * p[i, j]
+            _band_voltages(x[i0:i1], twT[band], qwT[band], zero[i0:i1], norton[i0:i1], xT)
+            for i in range(i0, i1):
+                for j in range(n):
+                    x[i, j] = u[i, j] - g[i, j] * x[i, j]
+                    energy[j] += p[i, j] * x[i, j]
         ps = _total(energy)
         if not ps > 0.0:
             break
@@ -246,12 +289,7 @@ def _check(
     injected = 0.0
     if jw.shape[0]:
         injected += _add(jw[c, s], x)
-    _transpose(x, xT)
-    _wordlines_inward(twT, xT)
-    for i in range(m):
-        norton[i] = xT[0, i]
-    _wordlines_outward(twT, qwT, xT, v)
-    _transpose(xT, x)
+    _wordline_voltages(x, twT, qwT, v, norton, xT)
     for i in range(m):
         for j in range(n):
             z[i, j] = g[i, j] * x[i, j]
@@ -299,20 +337,30 @@ def solve_range(
     """
     samples = current.shape[1]
     m, n = g.shape[1:]
-    twT, qwT, xT = np.empty((n, m)), np.empty((n, m)), np.empty((n, m))
-    tb, qb, b = np.empty((m, n)), np.empty((m, n)), np.empty((m, n))
-    r, p, u = np.empty((m, n)), np.empty((m, n)), np.empty((m, n))
-    z, x = np.empty((m, n)), np.empty((m, n))
+    width = min(m, max(_NARROWEST, _BAND // n))
+    bands = (m + width - 1) // width
+    # One piece of memory, its arrays a few cache lines apart: arrays of 2^k bytes would
+    # all want the same lines of the cache.
+    pool = np.empty(11 * (bands * width * n + _APART))
+    twT = _carve(pool, 0, bands * n, width).reshape(bands, n, width)
+    qwT = _carve(pool, 1, bands * n, width).reshape(bands, n, width)
+    xT = _carve(pool, 2, n, width)
+    tb, qb, b = _carve(pool, 3, m, n), _carve(pool, 4, m, n), _carve(pool, 5, m, n)
+    r, p, u = _carve(pool, 6, m, n), _carve(pool, 7, m, n), _carve(pool, 8, m, n)
+    z, x = _carve(pool, 9, m, n), _carve(pool, 10, m, n)
     zero, sums = np.zeros(m), np.empty((2, n))
-    yw, yb, norton = np.empty(m), np.empty(n), np.empty(m)
+    yw, yb, norton, unused = np.empty(m), np.empty(n), np.empty(m), np.empty(m)
     factored = -1
     for problem in range(start, stop):
         c, s = problem // samples, problem % samples
         G = g[c]
         if c != factored:
-            _transpose(G, xT)
-            _factor(xT, rw[min(c, rw.shape[0] - 1)].T, yw, twT, qwT, False)
-            _factor(G, rb[min(c, rb.shape[0] - 1)], yb, tb, qb, True)
+            along = rw[min(c, rw.shape[0] - 1)].T
+            for band in range(bands):
+                i0, i1 = band * width, min((band + 1) * width, m)
+                _transpose(G[i0:i1], xT)
+                _factor(xT, along, i0, yw[i0:i1], twT[band], qwT[band], False)
+            _factor(G, rb[min(c, rb.shape[0] - 1)], 0, yb, tb, qb, True)
             factored = c
         volt = v[min(c, v.shape[0] - 1), s]
         end = e[min(c, e.shape[0] - 1), s]
@@ -338,16 +386,16 @@ def solve_range(
             for i in range(m):
                 for j in range(n):
                     r[i, j] = G[i, j] * p[i, j]
-            _through_wordlines(r, twT, qwT, zero, xT)
+            _wordline_voltages(r, twT, qwT, zero, unused, xT)
             for i in range(m):
                 for j in range(n):
                     r[i, j] *= G[i, j]
             done += _conjugate_gradients(
-                G, twT, qwT, tb, qb, b, r, p, u, z, x, xT, zero, sums,
+                G, twT, qwT, tb, qb, b, r, p, u, z, x, xT, zero, unused, sums,
                 rtol[c, s] * scale, limit - done,
             )  # fmt: skip
         for i in range(m):
-            source[c, s, i] = twT[0, i] * (yw[i] * volt[i] - norton[i])
+            source[c, s, i] = twT[i // width, 0, i % width] * (yw[i] * volt[i] - norton[i])
         if W.shape[0]:
             _copy(x, W[c, s])
             _copy(z, B[c, s])

@@ -143,7 +143,7 @@ def difference(currents: Array, expected: Array) -> float:
 
 def ways() -> dict[str, Way]:
     """Every other way to the same currents that is installed here."""
-    found: dict[str, Way] = {"SciPy sparse LU": sparse_lu}
+    found: dict[str, Way] = {"SciPy LU": sparse_lu}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it misses its plotting library
