@@ -160,6 +160,22 @@ def _wordlines_outward(t: Any, q: Any, xT: Any, v: Any) -> None:
 
 
 @_compiled
+def _unloaded(x: Any, twT: Any, v: Any, xT: Any) -> None:
+    """Write the wordlines' voltages where no current comes into their nodes."""
+    m, n = x.shape
+    width = xT.shape[1]
+    for band in range(len(twT)):
+        i0, i1 = band * width, min((band + 1) * width, m)
+        t = twT[band]
+        for i in range(i1 - i0):
+            xT[0, i] = t[0, i] * v[i0 + i]
+        for j in range(1, n):
+            for i in range(i1 - i0):
+                xT[j, i] = t[j, i] * xT[j - 1, i]
+        _transpose_back(xT, x[i0:i1])
+
+
+@_compiled
 def _band_voltages(x: Any, t: Any, q: Any, v: Any, norton: Any, xT: Any) -> None:
     """Turn a band's currents into the wordline nodes into their voltages.
 
@@ -274,22 +290,28 @@ def _conjugate_gradients(
 @_compiled
 def _check(
     g: Any, twT: Any, qwT: Any, tb: Any, qb: Any, yb: Any, v: Any, e: Any, jw: Any, jb: Any,
-    c: int, s: int, b: Any, x: Any, z: Any, d: Any, xT: Any, norton: Any, current: Any, sums: Any,
+    c: int, s: int, cold: bool, b: Any, x: Any, z: Any, d: Any, xT: Any, norton: Any,
+    current: Any, sums: Any,
 ) -> Any:  # fmt: skip
     """The wordlines' voltages x for the bitlines' b, and the bitlines' own answer z to them.
 
     x and z satisfy Kirchhoff's law on the bitlines; what is left over on the wordlines
     is g d with d = z - b. Returns its sum, and that of the cells' currents. norton (m,),
-    current (n,) and d are written too.
+    current (n,) and d are written too. cold : b is zero.
     """
     m, n = g.shape
-    for i in range(m):
-        for j in range(n):
-            x[i, j] = g[i, j] * b[i, j]
     injected = 0.0
-    if jw.shape[0]:
-        injected += _add(jw[c, s], x)
-    _wordline_voltages(x, twT, qwT, v, norton, xT)
+    if cold and not jw.shape[0]:
+        for i in range(m):
+            norton[i] = 0.0
+        _unloaded(x, twT, v, xT)
+    else:
+        for i in range(m):
+            for j in range(n):
+                x[i, j] = g[i, j] * b[i, j]
+        if jw.shape[0]:
+            injected += _add(jw[c, s], x)
+        _wordline_voltages(x, twT, qwT, v, norton, xT)
     for i in range(m):
         for j in range(n):
             z[i, j] = g[i, j] * x[i, j]
@@ -364,15 +386,16 @@ def solve_range(
             factored = c
         volt = v[min(c, v.shape[0] - 1), s]
         end = e[min(c, e.shape[0] - 1), s]
-        if guess.shape[0]:
+        cold = not guess.shape[0]
+        if not cold:
             _copy(guess[min(c, guess.shape[0] - 1), min(s, guess.shape[1] - 1)], b)
         else:
             _fill(b, 0.0)
         done, best, patience = 0, np.inf, _PATIENCE
         while True:
             unbalanced, scale = _check(
-                G, twT, qwT, tb, qb, yb, volt, end, jw, jb, c, s, b, x, z, p, xT, norton,
-                current[c, s], sums,
+                G, twT, qwT, tb, qb, yb, volt, end, jw, jb, c, s, cold, b, x, z, p, xT,
+                norton, current[c, s], sums,
             )  # fmt: skip
             # NaN stays NaN, which is no solution.
             relative = 0.0 if unbalanced == 0.0 else unbalanced / scale
@@ -383,6 +406,7 @@ def solve_range(
                 break
             # From b = z the residual is G T_w⁻¹ G (z - b): no difference of large numbers.
             _copy(z, b)
+            cold = False
             for i in range(m):
                 for j in range(n):
                     r[i, j] = G[i, j] * p[i, j]
