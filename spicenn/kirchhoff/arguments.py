@@ -123,7 +123,8 @@ def _array(name: str, x: Any) -> Any:
 def _check_values(known: dict[str, Any]) -> None:
     inf = math.inf
     bounds = {"g": (0.0, inf, "finite and at least 0"), "v": (-inf, inf, "finite")}
-    for name, x in known.items():
+    for name, value in known.items():
+        x = value.detach() if is_tensor(value) else value
         low, high, wanted = bounds.get(name, (0.0, None, "at least 0"))
         least, most = float(x.min()), float(x.max())  # NaN where there is one
         # g may be 0 and a wire infinite; voltages lie inside their bounds.

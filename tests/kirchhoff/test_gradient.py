@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -284,3 +286,17 @@ def test_cuda_gives_the_gradients_of_the_cpu(law: Law | None) -> None:
         assert all(x.device.type == device for x in gradients[-1])
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(theirs.cpu(), ours, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.slow
+def test_checking_arguments_that_need_gradients_warns_of_nothing():
+    """In a process of its own: torch gives such a warning once."""
+    program = (
+        "import warnings; warnings.simplefilter('error'); import torch, spicenn as sn;"
+        "g = torch.full((3, 2), 1e-5, dtype=torch.float64, requires_grad=True);"
+        "sn.crossbar_currents(g, g[:, 0], r_wordline=2.0, r_bitline=g.sum()).sum().backward()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
