@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from spicenn import kirchhoff as kirchhoff
     from spicenn.compiler import Chip, Design, Mapping, Tile, compile
     from spicenn.errors import SpicennError, Status
     from spicenn.kirchhoff import crossbar_currents
@@ -79,10 +80,15 @@ _HOME = {
     "yield_interval": "spicenn.study",
 }
 
+# Parts that users reach as they are, e.g. ``sn.kirchhoff.Sinh()``.
+_MODULES = ("kirchhoff",)
+
 
 if not TYPE_CHECKING:  # a type checker would take any name for granted
 
     def __getattr__(name: str) -> object:
+        if name in _MODULES:
+            return import_module(f"spicenn.{name}")
         if name not in _HOME:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(import_module(_HOME[name]), name)
@@ -92,4 +98,4 @@ if not TYPE_CHECKING:  # a type checker would take any name for granted
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_MODULES})

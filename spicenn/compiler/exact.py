@@ -45,7 +45,7 @@ def chip_module(chip: Chip, progress: Progress | None = None) -> ChipModule:
         raise EngineError(
             f"the cell {cell.name!r} is not ohmic, so its tiles have no effective matrix",
             where=f"design {design.name!r}",
-            remedy="use chip.run(x, engine='ngspice'), or an ohmic cell",
+            remedy="use chip.run(x, engine='nodal' or 'ngspice'), or an ohmic cell",
         )
     module = ChipModule(design)
     done = 0
@@ -95,8 +95,9 @@ class ChipModule(nn.Module):
 
     Weights and the model's constants are buffers in the model's dtype. Without
     converters a layer is one ``functional.linear`` or convolution. With ``adc_bits`` it
-    is computed tile by tile as the chip does, slower, from buffers in double precision:
-    single precision would land on another code where a current is next to a step.
+    is computed tile by tile as the chip does, slower, from buffers in double precision
+    (until ``.float()``): single precision would land on another code where a current is
+    next to a step.
 
     Constructed from a design alone its weights are zero, to be loaded:
     ``module.load_state_dict(torch.load(path, weights_only=True))``.

@@ -6,6 +6,7 @@ which torch's own kernels compute. Converters need every tile's result by itself
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -105,7 +106,8 @@ def tiled_product(
     What the layer puts out, before ``convolution.fold``, and the drives of every group.
     """
     rows = unfold(x, layer)
-    flat = rows.reshape(rows.shape[0], -1, layer.groups, layer.inputs).to(torch.float64)
+    positions = math.prod(rows.shape[1:-2])
+    flat = rows.reshape(len(rows), positions, layer.groups, layer.inputs).to(torch.float64)
     drives = [_drive(flat[..., group, :], layer, design) for group in range(layer.groups)]
     z = torch.zeros(*flat.shape[:3], layer.outputs, dtype=torch.float64, device=x.device)
     for tile in tiles:

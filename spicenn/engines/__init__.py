@@ -22,20 +22,21 @@ def open_engine(name: str, **options: Any) -> Engine:
     Parameters
     ----------
     name : "ngspice" or "nodal".
-    options : of ``NgspiceEngine``; the nodal engine has ``rtol`` and ignores the others,
-        so that a caller may exchange one for the other.
+    options : of ``NgspiceEngine``; the nodal engine has ``rtol`` and ``threads`` and
+        ignores the others, so that a caller may exchange one for the other.
 
     Raises InputError for a name or an option that does not exist.
     """
     if name == "nodal":
         from spicenn.engines.nodal import NodalEngine
 
-        return NodalEngine(**{key: options[key] for key in ("rtol",) if key in options})
+        return NodalEngine(**{key: options[key] for key in ("rtol", "threads") if key in options})
     if name == "ngspice":
         from spicenn.engines.ngspice.client import NgspiceEngine
 
         try:
-            return NgspiceEngine(**options)
+            # It has one thread.
+            return NgspiceEngine(**{k: v for k, v in options.items() if k != "threads"})
         except TypeError as error:
             raise InputError(f"the ngspice engine cannot take these options: {error}") from error
     raise InputError(f"no engine is called {name!r}", remedy="there are " + ", ".join(ENGINES))

@@ -10,10 +10,11 @@ import numpy as np
 from spicenn.circuit import Crossbar, load_cell
 from spicenn.engines.engine import Array, Engine, Solution, check_shapes
 from spicenn.errors import EngineError, Status
-from spicenn.kirchhoff import linear, newton
+from spicenn.kirchhoff import newton
 from spicenn.kirchhoff.arguments import tolerance
 from spicenn.kirchhoff.laws import Law, Sinh
-from spicenn.kirchhoff.matrix import product
+from spicenn.kirchhoff.matrix import product, solver
+from spicenn.kirchhoff.threads import thread_count
 from spicenn.technology import Cell
 
 # The laws of the cells of ``netlists``, at the parameters that stand there.
@@ -25,15 +26,16 @@ class NodalEngine(Engine):
 
     Parameters
     ----------
-    rtol : bound of the residual, see ``crossbar_currents``.
+    rtol, threads : see ``crossbar_currents``.
 
-    Raises InputError for an rtol that is not between 0 and 1.
+    Raises InputError for values that are not allowed there.
     """
 
     name = "nodal"
 
-    def __init__(self, rtol: float = 1e-9) -> None:
-        self._rtol = tolerance(rtol)
+    def __init__(self, rtol: float = 1e-9, threads: int | None = None) -> None:
+        self._rtol, self._threads = tolerance(rtol), threads
+        thread_count(threads)
 
     @property
     def versions(self) -> Mapping[str, str]:
@@ -52,9 +54,9 @@ class NodalEngine(Engine):
         wires = (np.full((1, 1, 1), crossbar.r_wordline), np.full((1, 1, 1), crossbar.r_bitline))
         start = perf_counter()
         if law is None:
-            current, residual = product(g, *wires, v, self._linear)
+            current, residual = product(g, *wires, v, solver(self._rtol, self._threads))
         else:
-            fields, _ = newton.solve(law, g, *wires, v=v, rtol=self._rtol)
+            fields = newton.solve(law, g, *wires, v=v, rtol=self._rtol, threads=self._threads)
             current, residual = fields.current, fields.residual
         chips = g.shape[0]
         runtime = np.full(chips, (perf_counter() - start) / chips)
@@ -67,12 +69,6 @@ class NodalEngine(Engine):
         )
         current[~good] = np.nan
         return Solution(current, status, message, runtime)
-
-    def _linear(
-        self, g: Array, r_wordline: Array, r_bitline: Array, v: Array
-    ) -> tuple[Array, Array]:
-        fields = linear.solve(g, r_wordline, r_bitline, v=v, rtol=self._rtol, voltages=False)
-        return fields.current, fields.residual
 
     def close(self) -> None:
         """Nothing to release."""

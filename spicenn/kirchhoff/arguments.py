@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from spicenn.errors import InputError
 from spicenn.kirchhoff.laws import is_tensor, namespace
+
+# In place of v: an argument that nobody can pass by mistake.
+NO_SAMPLES: Any = object()
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,15 +34,18 @@ class Arrays:
 
 
 def arrays(g: Any, v: Any, r_wordline: Any, r_bitline: Any) -> Arrays:
-    """Check and broadcast; v may be None. Raises InputError that names the argument."""
+    """Check and broadcast. Raises InputError that names the argument.
+
+    v may be ``NO_SAMPLES``, where the arrays alone are asked for.
+    """
     given = {"g": g, "v": v, "r_wordline": r_wordline, "r_bitline": r_bitline}
-    known = _alike({name: x for name, x in given.items() if x is not None})
+    known = _alike({name: x for name, x in given.items() if x is not NO_SAMPLES})
     g = known["g"]
     if g.ndim < 2 or 0 in g.shape:
         raise InputError(f"g has shape {tuple(g.shape)}, expected (…, wordline, bitline)")
     lines = tuple(g.shape[-2:])
-    single = v is None
-    if v is not None:
+    single = v is NO_SAMPLES
+    if v is not NO_SAMPLES:
         v = known["v"]
         if v.ndim < 1 or v.shape[-1] != lines[0] or 0 in v.shape:
             raise InputError(
@@ -50,7 +57,7 @@ def arrays(g: Any, v: Any, r_wordline: Any, r_bitline: Any) -> Arrays:
     for name in ("r_wordline", "r_bitline"):
         r = known[name]
         known[name] = r = r.reshape((1,) * (2 - r.ndim) + tuple(r.shape)) if r.ndim < 2 else r
-        if r.shape[-2] not in (1, lines[0]) or r.shape[-1] not in (1, lines[1]):
+        if 0 in r.shape or r.shape[-2] not in (1, lines[0]) or r.shape[-1] not in (1, lines[1]):
             raise InputError(
                 f"{name} has shape {tuple(r.shape)}, expected one value or one per segment, "
                 f"(…, {lines[0]}, {lines[1]})"
@@ -66,7 +73,7 @@ def arrays(g: Any, v: Any, r_wordline: Any, r_bitline: Any) -> Arrays:
     if all(math.prod(lead) == 1 for name, lead in leads.items() if name != "v"):
         # One array: whatever else v has is samples.
         flat = {name: x.reshape(1, *x.shape[-2:]) for name, x in known.items() if name != "v"}
-        if v is not None:
+        if v is not NO_SAMPLES:
             flat["v"] = known["v"].reshape(1, -1, lines[0])
     else:
         flat = {name: _flat(x, batch, shared=name != "g") for name, x in known.items()}
@@ -83,9 +90,27 @@ def _flat(x: Any, batch: tuple[int, ...], *, shared: bool) -> Any:
 
 def tolerance(rtol: Any) -> float:
     """Check rtol; raises InputError."""
-    if not (isinstance(rtol, int | float) and 0 < rtol < 1):
+    if not (is_real(rtol) and 0 < rtol < 1):
         raise InputError(f"rtol = {rtol!r} is not between 0 and 1")
     return float(rtol)
+
+
+def is_real(value: Any) -> bool:
+    """True for a real number, Python's or NumPy's."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def checked_law(law: Any) -> Any:
+    """Return a law or None as it is. Raises InputError for what is neither."""
+    functions = ("current", "slope", "sensitivity")
+    if law is None or (
+        not isinstance(law, type) and all(callable(getattr(law, name, None)) for name in functions)
+    ):
+        return law
+    raise InputError(
+        f"law = {law!r} is not a law",
+        remedy="pass an object with current, slope and sensitivity, e.g. spicenn.kirchhoff.Sinh()",
+    )
 
 
 def _alike(given: dict[str, Any]) -> dict[str, Any]:
@@ -102,7 +127,11 @@ def _alike(given: dict[str, Any]) -> dict[str, Any]:
     result = {}
     for name, x in given.items():
         if not is_tensor(x):
-            result[name] = torch.as_tensor(_array(name, x), device=device)
+            result[name] = torch.as_tensor(np.ascontiguousarray(_array(name, x)), device=device)
+        elif x.layout != torch.strided:
+            raise InputError(f"{name} is a sparse tensor", remedy=f"pass {name}.to_dense()")
+        elif x.is_meta:
+            raise InputError(f"{name} holds no values, it is on the meta device")
         elif x.is_complex():
             raise InputError(f"{name} is complex; conductances and voltages are real")
         else:
@@ -111,9 +140,11 @@ def _alike(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _array(name: str, x: Any) -> Any:
+    if x is None:
+        raise InputError(f"{name} is None")
     try:
         array = np.asarray(x)
-    except ValueError as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"{name} is no array: {error}") from None
     if array.dtype.kind not in "fiub":
         raise InputError(f"{name} has dtype {array.dtype}, expected real numbers")

@@ -60,7 +60,8 @@ def currents(
     bitline) [V] or None; residual and iterations (chip, sample). The caller judges the
     residual. The backward pass raises ConvergenceError where the adjoint's is above rtol,
     and InputError where it is asked for second derivatives. An infinite segment has
-    gradient zero.
+    gradient zero. Nodes that broken wires cut off from every source and ground have no
+    voltage of their own: a loss on them has no gradient, and may be such an error.
     """
     if solver is None:
         solver = compiled if g.device.type == "cpu" else tensor.solve
@@ -99,11 +100,10 @@ class _Method:
                 g, r_wordline, r_bitline, v=v, rtol=self.rtol, voltages=voltages,
                 threads=self.threads,
             )  # fmt: skip
-        fields, _ = newton.solve(
+        return newton.solve(
             self.law, g, r_wordline, r_bitline, v=v, rtol=self.rtol, threads=self.threads,
             linear_solve=self.solver,
         )  # fmt: skip
-        return fields
 
     def adjoint(
         self, slope: Tensor, r_wordline: Tensor, r_bitline: Tensor, *,

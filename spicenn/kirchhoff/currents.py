@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from spicenn.kirchhoff import linear, newton
-from spicenn.kirchhoff.arguments import Arrays, arrays, tolerance
+from spicenn.kirchhoff.arguments import NO_SAMPLES, Arrays, arrays, checked_law, tolerance
 from spicenn.kirchhoff.laws import Law, is_tensor
 from spicenn.kirchhoff.linear import require_converged
-from spicenn.kirchhoff.matrix import product, transfer_matrix
+from spicenn.kirchhoff.matrix import Solve, product, solver, transfer_matrix
 from spicenn.kirchhoff.threads import thread_count
 
 
@@ -67,27 +67,33 @@ def crossbar_currents(
     Returns
     -------
     (…, sample, bitline) [A], float64; tensors where an argument is one, differentiable
-    in g, v and the wires by one adjoint solve. On a CUDA device all of it runs there.
+    in g, v and the wires by one adjoint solve (first derivatives in backward mode;
+    ``torch.func`` is not supported). On a CUDA device all of it runs there.
 
     Raises InputError naming the argument, and ConvergenceError rather than return an
     answer whose residual is above rtol.
     """
-    rtol = tolerance(rtol)
-    threads = thread_count(threads)
+    rtol, threads, law = tolerance(rtol), thread_count(threads), checked_law(law)
     given = arrays(g, v, r_wordline, r_bitline)
-    if is_tensor(given.g):
-        solution = _tensors(given, rtol, law, details, threads)
-    elif law is not None:
-        solution = _nonlinear(given, rtol, law, threads)
-    else:
-        solution = _ohmic(given, rtol, details, threads)
+    wires = (given.r_wordline, given.r_bitline)
+    if law is None and not details:
+        current, residual = product(given.g, *wires, given.v, _solver(given, rtol, threads))
+        require_converged(residual, rtol)
+        return current.reshape(*given.batch, -1)
+    current, on_wordline, on_bitline, residual, iterations = _solved(
+        given, rtol, law, threads, details
+    )
+    require_converged(residual, rtol)
+    current = current.reshape(*given.batch, -1)
     if not details:
-        return solution.current.reshape(*given.batch, -1)
-    lines = tuple(given.g.shape[-2:])
+        return current
+    cell, u = given.g[:, None], on_wordline - on_bitline
+    through = cell * u if law is None else law.current(u, cell)
+    cells = (*given.batch, *given.g.shape[-2:])
     return CrossbarSolution(
-        solution.current.reshape(*given.batch, -1),
-        *(x.reshape(*given.batch, *lines) for x in solution[1:4]),
-        *(x.reshape(given.batch) for x in solution[4:]),
+        current,
+        *(x.reshape(cells) for x in (on_wordline, on_bitline, through)),
+        *(x.reshape(given.batch) for x in (residual, iterations)),
     )
 
 
@@ -116,7 +122,7 @@ def effective_matrix(
     """
     rtol = tolerance(rtol)
     threads = thread_count(threads)
-    given = arrays(g, None, r_wordline, r_bitline)
+    given = arrays(g, NO_SAMPLES, r_wordline, r_bitline)
     matrix, residual = transfer_matrix(
         given.g, given.r_wordline, given.r_bitline, _solver(given, rtol, threads)
     )
@@ -124,70 +130,36 @@ def effective_matrix(
     return matrix.reshape(*given.batch, *given.g.shape[-2:])
 
 
-def _solver(given: Arrays, rtol: float, threads: int) -> Any:
+def _solver(given: Arrays, rtol: float, threads: int) -> Solve:
     """Currents and residuals alone, of arrays or tensors."""
-    if is_tensor(given.g):
-        from spicenn.kirchhoff import autograd
-
-        def by_torch(g: Any, r_wordline: Any, r_bitline: Any, v: Any) -> tuple[Any, Any]:
-            current, _, _, residual, _ = autograd.currents(
-                g, v, r_wordline, r_bitline, rtol=rtol, threads=threads, voltages=False
-            )
-            return current, residual
-
-        return by_torch
-
-    def by_numpy(g: Any, r_wordline: Any, r_bitline: Any, v: Any) -> tuple[Any, Any]:
-        fields = linear.solve(
-            g, r_wordline, r_bitline, v=v, rtol=rtol, voltages=False, threads=threads
-        )
-        return fields.current, fields.residual
-
-    return by_numpy
-
-
-def _ohmic(given: Arrays, rtol: float, details: bool, threads: int) -> CrossbarSolution:
-    g, v, wires = given.g, given.v, (given.r_wordline, given.r_bitline)
-    if not details:
-        current, residual = product(g, *wires, v, _solver(given, rtol, threads))
-        require_converged(residual, rtol)
-        return CrossbarSolution(current, None, None, None, residual, None)
-    fields = linear.solve(g, *wires, v=v, rtol=rtol, threads=threads)
-    require_converged(fields.residual, rtol)
-    cells = g[:, None] * (fields.on_wordline - fields.on_bitline)
-    return CrossbarSolution(
-        fields.current, fields.on_wordline, fields.on_bitline, cells,
-        fields.residual, fields.iterations,
-    )  # fmt: skip
-
-
-def _nonlinear(given: Arrays, rtol: float, law: Law, threads: int) -> CrossbarSolution:
-    fields, cells = newton.solve(
-        law, given.g, given.r_wordline, given.r_bitline, v=given.v, rtol=rtol, threads=threads
-    )
-    require_converged(fields.residual, rtol)
-    return CrossbarSolution(
-        fields.current, fields.on_wordline, fields.on_bitline, cells,
-        fields.residual, fields.iterations,
-    )  # fmt: skip
-
-
-def _tensors(
-    given: Arrays, rtol: float, law: Law | None, details: bool, threads: int
-) -> CrossbarSolution:
+    if not is_tensor(given.g):
+        return solver(rtol, threads)
     from spicenn.kirchhoff import autograd
 
+    def by_torch(g: Any, r_wordline: Any, r_bitline: Any, v: Any) -> tuple[Any, Any]:
+        current, _, _, residual, _ = autograd.currents(
+            g, v, r_wordline, r_bitline, rtol=rtol, threads=threads, voltages=False
+        )
+        return current, residual
+
+    return by_torch
+
+
+def _solved(
+    given: Arrays, rtol: float, law: Law | None, threads: int, voltages: bool
+) -> tuple[Any, Any, Any, Any, Any]:
+    """Currents, both kinds of voltages, residuals and iterations."""
     g, v, wires = given.g, given.v, (given.r_wordline, given.r_bitline)
-    if law is None and not details:
-        current, residual = product(g, *wires, v, _solver(given, rtol, threads))
-        require_converged(residual, rtol)
-        return CrossbarSolution(current, None, None, None, residual, None)
-    current, on_wordline, on_bitline, residual, iterations = autograd.currents(
-        g, v, *wires, law=law, rtol=rtol, threads=threads, voltages=details
-    )
-    require_converged(residual, rtol)
-    if on_wordline is None or on_bitline is None:
-        return CrossbarSolution(current, None, None, None, residual, iterations)
-    u = on_wordline - on_bitline
-    cells = g[:, None] * u if law is None else law.current(u, g[:, None])
-    return CrossbarSolution(current, on_wordline, on_bitline, cells, residual, iterations)
+    if is_tensor(g):
+        from spicenn.kirchhoff import autograd
+
+        return autograd.currents(
+            g, v, *wires, law=law, rtol=rtol, threads=threads, voltages=voltages
+        )
+    if law is None:
+        fields = linear.solve(g, *wires, v=v, rtol=rtol, threads=threads)
+    else:
+        fields = newton.solve(law, g, *wires, v=v, rtol=rtol, threads=threads)
+    return (
+        fields.current, fields.on_wordline, fields.on_bitline, fields.residual, fields.iterations
+    )  # fmt: skip

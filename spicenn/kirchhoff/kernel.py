@@ -26,12 +26,13 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numba import njit
 
-from spicenn.kirchhoff.linear import ROUNDING
-
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Checks of the true residual after which a problem that no longer improves is given up.
 _PATIENCE = 3
+# Cells' currents below so much of what their two voltages would drive one by one are
+# rounding: no current flows. Here, as numba's cache watches this file alone.
+NEGLIGIBLE = 1e-14
 # Cells of a band of wordlines; the arrays that it touches fit a cache of a megabyte.
 _BAND = 2**15
 _NARROWEST = 8
@@ -321,18 +322,21 @@ def _check(
     for j in range(n):
         current[j] = tb[m - 1, j] * (z[m - 1, j] - yb[j] * e[j])
     _bitlines_up(tb, qb, z, e)
-    left, flow = sums[0], sums[1]
+    left, flow, most = sums[0], sums[1], sums[2]
     for j in range(n):
         left[j] = 0.0
         flow[j] = 0.0
+        most[j] = 0.0
     for i in range(m):
         for j in range(n):
             d[i, j] = z[i, j] - b[i, j]
             left[j] += g[i, j] * abs(d[i, j])
-            drop = abs(x[i, j] - z[i, j]) + ROUNDING * (abs(x[i, j]) + abs(z[i, j]))
-            flow[j] += g[i, j] * drop
-    scale = _total(flow) + injected
-    return _total(left), scale
+        for j in range(n):
+            flow[j] += g[i, j] * abs(x[i, j] - z[i, j])
+            most[j] += g[i, j] * (abs(x[i, j]) + abs(z[i, j]))
+    current_through, by_one = _total(flow), _total(most)
+    scale = current_through if current_through > NEGLIGIBLE * by_one else by_one
+    return _total(left), scale + injected
 
 
 @_compiled
@@ -370,7 +374,7 @@ def solve_range(
     tb, qb, b = _carve(pool, 3, m, n), _carve(pool, 4, m, n), _carve(pool, 5, m, n)
     r, p, u = _carve(pool, 6, m, n), _carve(pool, 7, m, n), _carve(pool, 8, m, n)
     z, x = _carve(pool, 9, m, n), _carve(pool, 10, m, n)
-    zero, sums = np.zeros(m), np.empty((2, n))
+    zero, sums = np.zeros(m), np.empty((3, n))
     yw, yb, norton, unused = np.empty(m), np.empty(n), np.empty(m), np.empty(m)
     factored = -1
     for problem in range(start, stop):

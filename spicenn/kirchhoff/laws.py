@@ -1,7 +1,8 @@
 """Current laws of cells: i(u) at the voltage u between wordline and bitline.
 
 A law is a frozen record with three functions of (u, g), NumPy arrays or torch
-tensors of one shape alike. Any monotone law with a continuous derivative will do.
+tensors of one shape alike. Any monotone law with a continuous derivative will do; one
+that runs up an exponential takes a step of Newton's for each of its scale voltages.
 """
 
 from __future__ import annotations

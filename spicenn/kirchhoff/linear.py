@@ -14,10 +14,6 @@ from spicenn.kirchhoff.threads import share_out, thread_count
 
 Array = NDArray[np.float64]
 
-# Where a cell's two voltages cancel, double precision keeps its current to so much less
-# than they would drive alone; at rtol = 1e-9 this admits 1e-15 of that.
-ROUNDING = 1e-6
-
 
 @dataclass(frozen=True, eq=False)
 class Fields:
@@ -27,9 +23,10 @@ class Fields:
     source : (…, wordline) [A] into the wordlines.
     on_wordline, on_bitline : (…, wordline, bitline) [V]; None where not asked for.
     residual : (…) current that Kirchhoff's law leaves over at the nodes, summed, over
-        the current through the cells, summed (and a millionth of what their voltages
-        would drive one by one). What is left over can only end in a source or a
-        bitline: the currents out are off by at most that much in all.
+        the current through the cells and the currents given, summed. What is left over
+        can only end in a source or a bitline: the currents out are off by at most that
+        much in all. Where no current flows but for rounding, it is over what the cells'
+        two voltages would drive one by one.
     iterations : (…) of conjugate gradients.
     """
 

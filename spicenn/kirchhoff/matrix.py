@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from spicenn.kirchhoff import linear
 from spicenn.kirchhoff.laws import namespace
 
 # (g, r_wordline, r_bitline, v) as ``linear.solve`` takes them to the currents
 # (chip, sample, bitline) and the residuals (chip, sample).
 Solve = Callable[[Any, Any, Any, Any], tuple[Any, Any]]
+
+
+def solver(rtol: float, threads: int | None) -> Solve:
+    """Return ``linear.solve`` for currents and residuals alone."""
+
+    def solve(g: Any, r_wordline: Any, r_bitline: Any, v: Any) -> tuple[Any, Any]:
+        fields = linear.solve(
+            g, r_wordline, r_bitline, v=v, rtol=rtol, voltages=False, threads=threads
+        )
+        return fields.current, fields.residual
+
+    return solve
 
 
 def transfer_matrix(g: Any, r_wordline: Any, r_bitline: Any, solve: Solve) -> tuple[Any, Any]:

@@ -14,11 +14,14 @@ from dataclasses import fields as fields_of
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from spicenn.kirchhoff import linear
 from spicenn.kirchhoff.laws import Law, namespace
 from spicenn.kirchhoff.linear import Fields
 
-_STEPS = 50
+# Down an exponential a step is one of its scale voltages; other laws take 2 to 8.
+_STEPS = 500
 # Cells solved at a time; about twenty arrays of so many are held.
 _CELLS_AT_ONCE = 2**21
 _SHORTENINGS = 40
@@ -26,6 +29,8 @@ _SHORTENINGS = 40
 _CURVATURE = 0.9
 # Residual of the linear solves while the cells are far from their solution.
 _LOOSE = 1e-3
+# What such a tolerance is cut down to at most.
+_FINEST = 1e-4
 
 
 def solve(
@@ -38,7 +43,7 @@ def solve(
     rtol: float = 1e-9,
     linear_solve: Callable[..., Fields] = linear.solve,
     threads: int | None = None,
-) -> tuple[Fields, Any]:
+) -> Fields:
     """Solve every chip at every sample; never raises for one that does not converge.
 
     Parameters
@@ -49,8 +54,8 @@ def solve(
 
     Returns
     -------
-    Fields, and the cells' currents (chip, sample, wordline, bitline) [A]. The residual
-    holds the cells' imbalance and the linear solve's; iterations are those of Newton.
+    Fields whose residual holds the cells' imbalance and the linear solve's; iterations
+    are those of Newton.
     """
     xp = namespace(g)
     chips, samples = g.shape[0], v.shape[1]
@@ -65,20 +70,18 @@ def solve(
             return x if x.shape[0] == 1 else x[chip]
 
         volts = v[chip if v.shape[0] > 1 else 0 * chip, sample][:, None]
-        parts.append(
-            _problems(
-                law, g[chip], of(r_wordline), of(r_bitline), volts, rtol, linear_solve, threads
-            )
-        )
+        arrays = (g[chip], of(r_wordline), of(r_bitline), volts)
+        # A step too far down an exponential overflows, and is shortened.
+        with np.errstate(over="ignore", invalid="ignore"):
+            parts.append(_problems(law, *arrays, rtol, linear_solve, threads))
 
     def joined(each: list[Any]) -> Any:
         whole = xp.concatenate(each)
         return whole.reshape(chips, samples, *whole.shape[2:])
 
-    fields = Fields(
-        *(joined([getattr(f, name.name) for f, _ in parts]) for name in fields_of(Fields))
+    return Fields(
+        *(joined([getattr(part, field.name) for part in parts]) for field in fields_of(Fields))
     )
-    return fields, joined([current for _, current in parts])
 
 
 def _problems(
@@ -90,23 +93,28 @@ def _problems(
     rtol: float,
     linear_solve: Callable[..., Fields],
     threads: int | None,
-) -> tuple[Fields, Any]:
+) -> Fields:
     """One sample each: g (problem, wordline, bitline), v (problem, 1, wordline)."""
     xp = namespace(g)
     cell = g[:, None]
 
     def companion(u: Any, i: Any, guess: Any, tolerance: Any) -> tuple[Fields, Any, Any]:
-        """One linear solve around u: fields, the cells' currents and what it left over [A]."""
+        """One linear solve around u: fields, the cells' currents and what it left over [A].
+
+        The tolerance is over the cells' currents i. Those of their companions, which
+        ``linear.solve`` knows, may be far larger and cancel.
+        """
         slope = law.slope(u, cell)
         offset = i - slope * u
+        scale = total(abs(slope * u)) + 2 * total(abs(offset))
+        share = total(abs(i)) / xp.where(scale > 0, scale, 1.0)
+        tolerance = tolerance * xp.where(share > 0, xp.clip(share, _FINEST, 1.0), 1.0)
         fields = linear_solve(
             slope[:, 0], r_wordline, r_bitline, v=v, guess=guess, rtol=tolerance,
             into_wordline=-offset, into_bitline=offset, threads=threads,
         )  # fmt: skip
         h = slope * (fields.on_wordline - fields.on_bitline) + offset
-        # What ``linear.solve`` relates its residual to.
-        scale = total(abs(h - offset)) + 2 * total(abs(offset))
-        left = fields.residual * scale
+        left = fields.residual * (total(abs(h - offset)) + 2 * total(abs(offset)))
         return fields, h, left
 
     def total(x: Any) -> Any:
@@ -151,7 +159,7 @@ def _problems(
         h = xp.where(active[..., None, None], mixed, h)
         left = left + share * (left_new - left)
         steps = steps + active
-    return replace(at, residual=residual, iterations=steps), current
+    return replace(at, residual=residual, iterations=steps)
 
 
 def _mix(old: Fields, new: Fields, share: Any, xp: Any) -> Fields:

@@ -10,7 +10,7 @@ from scipy.constants import Boltzmann
 
 from spicenn.errors import InputError
 from spicenn.kirchhoff import linear
-from spicenn.kirchhoff.arguments import arrays, tolerance
+from spicenn.kirchhoff.arguments import NO_SAMPLES, arrays, is_real, tolerance
 from spicenn.kirchhoff.laws import is_tensor
 from spicenn.kirchhoff.linear import Array, require_converged
 from spicenn.kirchhoff.threads import thread_count
@@ -47,11 +47,11 @@ def thermal_noise(
 
     Raises InputError and ConvergenceError as ``crossbar_currents``.
     """
-    if not (isinstance(temperature, int | float) and 0 <= temperature < math.inf):
+    if not (is_real(temperature) and 0 <= temperature < math.inf):
         raise InputError(f"temperature = {temperature!r} is not finite and at least 0 K")
     if any(is_tensor(x) for x in (g, r_wordline, r_bitline)):
         raise InputError("thermal_noise takes NumPy arrays", remedy="pass g.numpy()")
-    given = arrays(g, None, r_wordline, r_bitline)
+    given = arrays(g, NO_SAMPLES, r_wordline, r_bitline)
     rtol, threads = tolerance(rtol), thread_count(threads)
     chips, wordlines, bitlines = given.g.shape
     density = np.empty((chips, bitlines))
@@ -71,4 +71,4 @@ def thermal_noise(
         else:
             transfer = fields.on_wordline - fields.on_bitline
             density[:, driven] = np.einsum("cij,csij,csij->cs", given.g, transfer, transfer)
-    return np.asarray(4 * Boltzmann * temperature * density.reshape(*given.batch, bitlines))
+    return np.asarray(4 * Boltzmann * float(temperature) * density.reshape(*given.batch, bitlines))

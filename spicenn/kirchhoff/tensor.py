@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spicenn.kirchhoff.linear import ROUNDING, Fields, iteration_limit
+from spicenn.kirchhoff.kernel import NEGLIGIBLE
+from spicenn.kirchhoff.linear import Fields, iteration_limit
 
 # As the kernel's: checks of the residual that may bring no improvement.
 _PATIENCE = 3
@@ -174,8 +175,9 @@ def _solve(
         # Kirchhoff's law holds on the bitlines; g (z - b) is left over on the wordlines.
         r = (z - b).mul_(g)
         unbalanced = _sum(r.abs())
-        drop = (x - z).abs_().add_(x.abs().add_(z.abs()), alpha=ROUNDING)
-        scale = _sum(drop.mul_(g)) + injected
+        flow = _sum((x - z).abs_().mul_(g))
+        by_one = _sum(x.abs().add_(z.abs()).mul_(g))
+        scale = torch.where(flow > NEGLIGIBLE * by_one, flow, by_one) + injected
         relative = torch.where(unbalanced == 0.0, 0.0, unbalanced / scale)
         patience -= (~(unbalanced < 0.5 * best)).to(patience.dtype)
         best = torch.minimum(best, unbalanced)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral
+from typing import Any
 
 from spicenn.errors import InputError
 
@@ -14,16 +16,16 @@ _LIMITS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
 _SMALL = 100_000
 
 
-def thread_count(threads: int | None = None) -> int:
+def thread_count(threads: Any = None) -> int:
     """Threads to use: as many as asked for, or the cores that this process was given.
 
     Those are the cores it may run on, at most OMP_NUM_THREADS or NUMBA_NUM_THREADS
     where they are set. Raises InputError for a count that is not a positive integer.
     """
     if threads is not None:
-        if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+        if isinstance(threads, bool) or not isinstance(threads, Integral) or threads < 1:
             raise InputError(f"threads = {threads!r} is not a positive integer")
-        return threads
+        return int(threads)
     affinity = getattr(os, "sched_getaffinity", None)
     count = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
     for name in _LIMITS:

@@ -165,7 +165,8 @@ class StudyPlugin(WorkerPlugin):
         lane = self._lanes.get(thread)
         if lane is None:
             timeout = self.payload.timeout
-            engine = open_engine(self.payload.engine, timeout=timeout)
+            # The worker's other cores are for its other tasks.
+            engine = open_engine(self.payload.engine, timeout=timeout, threads=1)
             checked = self.payload.crosscheck > 0
             reference = open_engine(REFERENCE, timeout=timeout) if checked else None
             lane = self._lanes[thread] = _Lane(engine, reference)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import spicenn as sn
 from spicenn.compiler import Chip, Mapping, Tile
 from spicenn.compiler.exact import ChipModule
 from spicenn.compiler.pipeline import compile
@@ -187,5 +188,16 @@ def test_progress_and_cells_without_an_effective_matrix() -> None:
     assert seen == sorted(seen)
     cell = Cell("sinh", ".subckt sinh w b g=1u\nB1 w b i = g*sinh(v(w,b))\n.ends sinh\n")
     bent = chip.design.with_technology(cell=cell).sample(chip=3, seed=1)
-    with pytest.raises(EngineError, match=r"'sinh' is not ohmic.*engine='ngspice'"):
+    with pytest.raises(EngineError, match=r"'sinh' is not ohmic.*engine='nodal' or 'ngspice'"):
         bent.to_torch()
+
+
+def test_no_samples_give_no_outputs() -> None:
+    for mapping in (sn.Mapping(), sn.Mapping(adc_bits=8)):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))
+        x = torch.rand(6, 5)
+        design = sn.compile(
+            model, x, technology=sn.Technology.preset("rram-1r"), mapping=mapping, calibration=x
+        )
+        assert design.sample(chip=0, seed=1).to_torch()(x[:0]).shape == (0, 3)

@@ -68,6 +68,8 @@ def test_versions_and_tolerances_are_told():
     assert set(engine.versions) == {"numba"}
     with open_engine("nodal", rtol=1e-3, timeout=9.0) as loose:
         assert loose.tolerances == {"rtol": 1e-3}
+    with pytest.raises(InputError, match="threads = 0"):
+        open_engine("nodal", threads=0)
     with pytest.raises(InputError, match="rtol = 2"):
         open_engine("nodal", rtol=2)
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 
+import spicenn as sn
 from spicenn.errors import ConvergenceError, InputError
-from spicenn.kirchhoff import autograd, tensor
+from spicenn.kirchhoff import autograd, effective_matrix, tensor
 from spicenn.kirchhoff.laws import Law, Ohmic, Sinh
 from spicenn.kirchhoff.linear import Fields
 
@@ -300,3 +301,34 @@ def test_checking_arguments_that_need_gradients_warns_of_nothing():
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# Shapes of g, v and both wires; with more samples than lines it goes through the matrix.
+PUBLIC = [
+    ((3, 2), (3,), (), (3, 2)),
+    ((3, 2), (7, 3), (), ()),
+    ((2, 3, 4), (1, 3), (), (2, 1, 1)),
+    ((2, 3, 4), (5, 3), (3, 4), (1, 4)),
+]
+
+
+@pytest.mark.parametrize("law", [None, Sinh(v0=0.1)])
+@pytest.mark.parametrize(("g", "v", "r_wordline", "r_bitline"), PUBLIC)
+def test_the_public_functions_have_these_gradients(g, v, r_wordline, r_bitline, law):
+    """In units of one, where finite differences see all of it."""
+    torch.manual_seed(0)
+    inputs = tuple(
+        (0.5 + torch.rand(shape, dtype=torch.float64)).requires_grad_()
+        for shape in (g, v, r_wordline, r_bitline)
+    )
+
+    def currents(*x: Tensor) -> Any:
+        return sn.crossbar_currents(
+            x[0], x[1], r_wordline=x[2], r_bitline=x[3], law=law, rtol=1e-13
+        )
+
+    def matrix(*x: Tensor) -> Any:
+        return effective_matrix(x[0], r_wordline=x[1], r_bitline=x[2], rtol=1e-13)
+
+    assert torch.autograd.gradcheck(currents, inputs)
+    assert torch.autograd.gradcheck(matrix, (inputs[0], *inputs[2:]))

@@ -51,6 +51,36 @@ class Diode:
         return self.vt * namespace(u).expm1(u / self.vt)
 
 
+@dataclass(frozen=True)
+class Tanh:
+    """i = g v0 tanh(u / v0): next to no slope where it saturates."""
+
+    v0: float = 0.01
+
+    def current(self, u: Any, g: Any) -> Any:
+        return g * self.sensitivity(u, g)
+
+    def slope(self, u: Any, g: Any) -> Any:
+        return g / namespace(u).cosh(u / self.v0) ** 2
+
+    def sensitivity(self, u: Any, g: Any) -> Any:
+        return self.v0 * namespace(u).tanh(u / self.v0)
+
+
+@dataclass(frozen=True)
+class Battery:
+    """i = g (u - 1 V)."""
+
+    def current(self, u: Any, g: Any) -> Any:
+        return g * (u - 1.0)
+
+    def slope(self, u: Any, g: Any) -> Any:
+        return g + 0.0 * u
+
+    def sensitivity(self, u: Any, g: Any) -> Any:
+        return u - 1.0
+
+
 LAWS: list[Law] = [Sinh(), Sinh(v0=0.03), Cubic(), Diode(), Ohmic()]
 
 
@@ -137,19 +167,37 @@ def test_a_law_gives_its_derivatives(law):
     np.testing.assert_allclose(arrays, current.detach().numpy(), rtol=1e-14)
 
 
-def test_a_falling_law_is_given_up():
-    @dataclass(frozen=True)
-    class Falling(Cubic):
-        def current(self, u: Any, g: Any) -> Any:
-            return -g * np.sin(u / 0.01)
-
-        def slope(self, u: Any, g: Any) -> Any:
-            return abs(g * np.cos(u / 0.01) / 0.01)
-
+def test_a_saturating_law_needs_its_steps_shortened():
     rng = np.random.default_rng(0)
-    g, v = rng.uniform(1e-6, 1e-4, (20, 10)), rng.uniform(-1, 1, (4, 20))
+    g, v = 10 ** rng.uniform(-6, -4, (5, 4)), rng.uniform(-3, 3, (20, 5))
+    wires: dict[str, Any] = {"r_wordline": 1e5, "r_bitline": 1e5}
+    solution = sn.crossbar_currents(g, v, **wires, law=Tanh(), details=True)
+    assert solution.residual.max() <= 1e-9
+    assert solution.iterations.max() < 30
+
+
+def test_too_few_steps_are_an_error(monkeypatch):
+    """2 V across a diode is seventy steps down its exponential."""
+    g, v = np.full((3, 3), 1e-5), np.full(3, 2.0)
+    arguments: dict[str, Any] = {"r_wordline": 2.0, "r_bitline": 2.0, "law": Diode()}
+    sn.crossbar_currents(g, v, **arguments)
+    monkeypatch.setattr("spicenn.kirchhoff.newton._STEPS", 5)
     with pytest.raises(ConvergenceError, match="residual"):
-        sn.crossbar_currents(g, v, r_wordline=200.0, r_bitline=300.0, law=Falling())
+        sn.crossbar_currents(g, v, **arguments)
+
+
+def test_a_law_with_a_large_current_at_no_voltage():
+    """Its companions' currents are ten times those that flow."""
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        g, v = 10 ** rng.uniform(-6, -4, (40, 30)), rng.uniform(-0.05, 0.05, 40)
+        current = sn.crossbar_currents(g, v, r_wordline=5e3, r_bitline=5e3, law=Battery())
+        wire = np.full((1, 1), 5e3)
+        expected = kirchhoff(g[:6, :5], v[:6], wire, wire, offset=-g[:6, :5])
+        small = sn.crossbar_currents(g[:6, :5], v[:6], r_wordline=5e3, r_bitline=5e3, law=Battery())
+        scale = np.abs(expected.cell_current).sum()
+        assert np.abs(small - expected.current).sum() <= 1e-8 * scale
+        assert np.isfinite(current).all()
 
 
 @pytest.mark.parametrize("bad", [{"v0": 0.0}, {"v0": float("nan")}, {"bound": -1.0}])

@@ -13,6 +13,7 @@ from spicenn.compiler.execute import as_inputs, run_chips
 from spicenn.engines import open_engine
 from spicenn.errors import Status
 from spicenn.study import design_of, open_record, schedule, tile_record
+from spicenn.study.task import Payload, StudyPlugin
 from tests.study.conftest import assert_same
 
 
@@ -148,3 +149,12 @@ def test_progress_bar_writes_to_standard_error_only(design, x, finished, address
 def test_timeout_must_be_positive(design, x, timeout):
     with pytest.raises(sn.SpicennError, match="timeout"):
         sn.monte_carlo(design, x, chips=2, seed=7, timeout=timeout)
+
+
+def test_a_workers_engine_takes_one_thread(design, x):
+    """Its worker's other cores are for its other tasks, whatever the environment says."""
+    plugin = StudyPlugin("study", Payload(design.to_bytes(), (x,), 7, "nodal", 9.0, 1, frozenset()))
+    plugin.setup(None)
+    with plugin._lane() as lane:
+        assert vars(lane.engine)["_threads"] == 1
+    plugin.teardown(None)
