@@ -137,7 +137,8 @@ def combine(difference: Array, drive_weight: Array, layer: Layer, mapping: Mappi
     -------
     (..., output).
     """
-    shape = (*difference.shape[:-1], -1, mapping.slices)
+    outputs = difference.shape[-1] // mapping.slices
+    shape = (*difference.shape[:-1], outputs, mapping.slices)
     converted = convert(difference, layer, mapping).reshape(shape)
     return np.asarray(
         np.einsum("...pos,p,s->...o", converted, drive_weight, slice_weights(mapping))

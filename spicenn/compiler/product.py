@@ -117,7 +117,8 @@ def tiled_product(
     z = z * (layer.input_scale * layer.weight_scale)
     if layer.bias is not None and design.mapping.bias == "digital":
         z = z + _tensor(layer.bias, x.device)
-    return z.reshape(*rows.shape[:-2], -1).to(x.dtype), drives
+    outputs = layer.groups * layer.outputs
+    return z.reshape(*rows.shape[:-2], outputs).to(x.dtype), drives
 
 
 def merge_slices(design: Design, weight: torch.Tensor) -> torch.Tensor:
