@@ -36,7 +36,8 @@ NEGLIGIBLE = 1e-14
 # Cells of a band of wordlines; the arrays that it touches fit a cache of a megabyte.
 _BAND = 2**15
 _NARROWEST = 8
-# Numbers between two arrays.
+# Arrays that a solve holds, and the numbers between two of them.
+_ARRAYS = 11
 _APART = 8 * 37
 # Side of the squares that a transposition moves at once.
 _BLOCK = 16
@@ -88,33 +89,21 @@ def _total(a: Any) -> float:
 @_compiled
 def _carve(pool: Any, k: int, rows: int, columns: int) -> Any:
     """Return the pool's array number k."""
-    start = k * (len(pool) // 11)
+    start = k * (len(pool) // _ARRAYS)
     return pool[start : start + rows * columns].reshape(rows, columns)
 
 
 @_compiled
-def _transpose(a: Any, aT: Any) -> None:
-    """Lay out a band (rows, n), rows at most the width, as (n, width)."""
-    rows, columns = a.shape
+def _transpose(a: Any, out: Any) -> None:
+    """Write the transpose of what both have room for: a band may be less than its width."""
+    rows, columns = min(a.shape[0], out.shape[1]), min(a.shape[1], out.shape[0])
     for i0 in range(0, rows, _BLOCK):
         i1 = min(i0 + _BLOCK, rows)
         for j0 in range(0, columns, _BLOCK):
             j1 = min(j0 + _BLOCK, columns)
             for i in range(i0, i1):
                 for j in range(j0, j1):
-                    aT[j, i] = a[i, j]
-
-
-@_compiled
-def _transpose_back(aT: Any, a: Any) -> None:
-    rows, columns = a.shape
-    for i0 in range(0, rows, _BLOCK):
-        i1 = min(i0 + _BLOCK, rows)
-        for j0 in range(0, columns, _BLOCK):
-            j1 = min(j0 + _BLOCK, columns)
-            for i in range(i0, i1):
-                for j in range(j0, j1):
-                    a[i, j] = aT[j, i]
+                    out[j, i] = a[i, j]
 
 
 @_compiled
@@ -173,7 +162,7 @@ def _unloaded(x: Any, twT: Any, v: Any, xT: Any) -> None:
         for j in range(1, n):
             for i in range(i1 - i0):
                 xT[j, i] = t[j, i] * xT[j - 1, i]
-        _transpose_back(xT, x[i0:i1])
+        _transpose(xT, x[i0:i1])
 
 
 @_compiled
@@ -187,7 +176,7 @@ def _band_voltages(x: Any, t: Any, q: Any, v: Any, norton: Any, xT: Any) -> None
     for i in range(len(x)):
         norton[i] = xT[0, i]
     _wordlines_outward(t, q, xT, v)
-    _transpose_back(xT, x)
+    _transpose(xT, x)
 
 
 @_compiled
@@ -367,7 +356,7 @@ def solve_range(
     bands = (m + width - 1) // width
     # One piece of memory, its arrays a few cache lines apart: arrays of 2^k bytes would
     # all want the same lines of the cache.
-    pool = np.empty(11 * (bands * width * n + _APART))
+    pool = np.empty(_ARRAYS * (bands * width * n + _APART))
     twT = _carve(pool, 0, bands * n, width).reshape(bands, n, width)
     qwT = _carve(pool, 1, bands * n, width).reshape(bands, n, width)
     xT = _carve(pool, 2, n, width)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -117,9 +117,7 @@ def solve(
             solve_range(problem, problem + 1, limit, near[np.newaxis, np.newaxis], *arrays)
 
     share_out(run, chips * samples, wordlines * bitlines, thread_count(threads))
-    if voltages:
-        return fields
-    return Fields(fields.current, fields.source, None, None, fields.residual, fields.iterations)
+    return fields if voltages else replace(fields, on_wordline=None, on_bitline=None)
 
 
 def iteration_limit(wordlines: int, bitlines: int) -> int:

@@ -42,7 +42,7 @@ def transfer_matrix(g: Any, r_wordline: Any, r_bitline: Any, solve: Solve) -> tu
     xp = namespace(g)
     wordlines, bitlines = g.shape[-2:]
     driven = min(wordlines, bitlines)
-    each = xp.eye(driven, dtype=g.dtype, **({} if xp.__name__ == "numpy" else {"device": g.device}))
+    each = xp.eye(driven, dtype=g.dtype, device=g.device)
     if wordlines <= bitlines:
         matrix, residual = solve(g, r_wordline, r_bitline, each[None])
     else:
