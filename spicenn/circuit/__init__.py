@@ -2,7 +2,7 @@
 
 from spicenn.circuit.check import check_command, check_netlist
 from spicenn.circuit.crossbar import Crossbar
-from spicenn.circuit.library import cell_names, load_cell
+from spicenn.technology.library import cell_names, load_cell
 from spicenn.circuit.names import safe_name, unique_names
 from spicenn.circuit.parse import parse_crossbar
 from spicenn.circuit.raw import read_raw

@@ -12,7 +12,7 @@ _EXPONENT = {
     "u": -6, "µ": -6, "μ": -6, "n": -9, "p": -12, "f": -15,
 }  # fmt: skip
 _NUMBER = re.compile(
-    r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(meg|[tgkmuµμnpf]?)\s*(s|v|ohm|ω|hz|k)?\s*\Z",
+    r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(meg|[tgkmuµμnpf]?)\s*(s|v|a|f|j|m|ohm|ω|hz|k)?\s*\Z",
     re.IGNORECASE,
 )
 
@@ -20,7 +20,8 @@ _NUMBER = re.compile(
 def parse_quantity(text: str | float) -> float:
     """Return the SI value of a number or of text such as ``"100u"``, ``"2 k"`` or ``"1meg"``.
 
-    A unit (S, V, ohm, Ω, Hz, K) may follow. Raises InputError for anything else.
+    A unit (S, V, A, F, J, m, ohm, Ω, Hz, K) may follow; a scale is read before a unit:
+    ``"1m"`` is a thousandth. Raises InputError for anything else.
     """
     if isinstance(text, bool):
         raise InputError(f"{text!r} is not a quantity")
