@@ -23,6 +23,8 @@ class Crossbar:
     r_wordline, r_bitline : resistance of one wire segment [Ω]; 0 is an ideal wire.
     cell : circuit of one cell.
     temperature : [K].
+    r_driver : output resistance of every wordline's driver [Ω].
+    r_sense : input resistance of every bitline's amplifier [Ω].
     """
 
     name: str
@@ -32,6 +34,8 @@ class Crossbar:
     r_bitline: float = 0.0
     cell: Cell = OHMIC
     temperature: float = 300.0
+    r_driver: float = 0.0
+    r_sense: float = 0.0
 
     def __post_init__(self) -> None:
         if self.wordlines < 1 or self.bitlines < 1:

@@ -38,7 +38,7 @@ def parse_crossbar(text: str) -> tuple[Crossbar, Array, Array]:
     cell, lines = _take_cell(lines)
     g = np.full((rows, columns), np.nan)
     inputs: dict[int, list[float]] = {}
-    segment = {"rw": 0.0, "rb": 0.0}
+    segment = {"rw": 0.0, "rb": 0.0, "rd": 0.0, "re": 0.0}
     celsius = 26.85
     for number, line in _logical(lines):
         words = line.split(";")[0].split()
@@ -67,6 +67,8 @@ def parse_crossbar(text: str) -> tuple[Crossbar, Array, Array]:
         bitlines=columns,
         r_wordline=segment["rw"],
         r_bitline=segment["rb"],
+        r_driver=segment["rd"],
+        r_sense=segment["re"],
         cell=cell,
         temperature=celsius + 273.15,
     )

@@ -3,12 +3,13 @@
 Names: input nodes ``in_i``, wordline nodes ``w_i_j``, bitline nodes ``b_i_j``; cells
 ``rc_i_j`` (``xc_i_j`` where the cell is a subcircuit), wire segments ``rw_i_j`` and
 ``rb_i_j``; the virtual ground of bitline j is the source ``vs_j``, and ``i(vs_j)``, the
-current out of the bitline into it, is positive. An ideal wire merges its nodes.
+current out of the bitline into it, is positive. An ideal wire merges its nodes. A driver
+of some resistance is ``rd_i`` behind ``in_i``, an amplifier's ``re_j`` before ``vs_j``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ def render_crossbar(
     crossbar: Crossbar,
     g: Array,
     v: Array,
+    parameters: Mapping[str, Array] | None = None,
     *,
     tolerances: Tolerances | None = None,
     header: Sequence[str] = (),
@@ -43,6 +45,7 @@ def render_crossbar(
     g : (wordline, bitline) [S]. A resistor carries ``repr(1 / g)``: the text is exact,
         ngspice's own reading of it differs by up to 3 units in the last place.
     v : (sample, wordline) or (wordline,) [V].
+    parameters : further parameters of every cell by name, each (wordline, bitline).
     tolerances : of the solver; the defaults of ``Tolerances``.
     header : comment lines, any text.
     comments : [wordline][bitline], a comment per cell, any text; empty for none.
@@ -67,7 +70,7 @@ def render_crossbar(
         *(f"* {comment_text(line)}" for line in header),
         *_settings(crossbar, tolerances or Tolerances()),
         *(_levels(v[0]) if samples == 1 else _tables(v)),
-        *_array(crossbar, _values(crossbar, g), comments),
+        *_array(crossbar, _values(crossbar, g, parameters or {}), comments),
         *_sense(crossbar),
         "* analysis",
         ".op" if samples == 1 else f".dc vidx 0 {samples - 1} 1",
@@ -97,12 +100,15 @@ def render_live(crossbar: Crossbar, tolerances: Tolerances) -> str:
     return "\n".join(body) + "\n"
 
 
-def render_subcircuit(crossbar: Crossbar, g: Array) -> str:
+def render_subcircuit(
+    crossbar: Crossbar, g: Array, parameters: Mapping[str, Array] | None = None
+) -> str:
     """Return the array alone as ``.subckt NAME in_0 … s_0 …``, for a circuit around it.
 
     Parameters
     ----------
     g : (wordline, bitline) [S].
+    parameters : further parameters of every cell by name, each (wordline, bitline).
 
     The ports are the wordlines' inputs, then the bitlines' ends; a cell's own
     subcircuit is not repeated here.
@@ -111,7 +117,9 @@ def render_subcircuit(crossbar: Crossbar, g: Array) -> str:
     ports += [f"s_{j}" for j in range(crossbar.bitlines)]
     body = [
         *_words(f".subckt {crossbar.name}", ports),
-        *_array(crossbar, _values(crossbar, np.asarray(g, dtype=np.float64)), None),
+        *_array(
+            crossbar, _values(crossbar, np.asarray(g, dtype=np.float64), parameters or {}), None
+        ),
         f".ends {crossbar.name}",
     ]
     return "\n".join(body) + "\n"
@@ -156,11 +164,16 @@ def _tables(v: Array) -> list[str]:
     return lines
 
 
-def _values(crossbar: Crossbar, g: Array) -> list[str]:
-    if crossbar.cell.is_ohmic:
+def _values(crossbar: Crossbar, g: Array, parameters: Mapping[str, Array]) -> list[str]:
+    cell = crossbar.cell
+    if cell.is_ohmic:
         return list(map(repr, (1.0 / g).ravel().tolist()))
-    name = crossbar.cell.name
-    return [f"{name} g={value!r}" for value in g.ravel().tolist()]
+    common = "".join(f" {key}={value!r}" for key, value in cell.parameters)
+    values = [f"{cell.name} g={value!r}{common}" for value in g.ravel().tolist()]
+    for key, each in parameters.items():
+        column = each.ravel().tolist()
+        values = [f"{value} {key}={x!r}" for value, x in zip(values, column, strict=True)]
+    return values
 
 
 def _array(
@@ -171,12 +184,13 @@ def _array(
     r_word, r_bit = repr(float(crossbar.r_wordline)), repr(float(crossbar.r_bitline))
     letter = "r" if crossbar.cell.is_ohmic else "x"
     every_column = range(columns)
+    # What drives and what senses comes between the array's own ends and its ports.
+    first = "d" if crossbar.r_driver > 0 else "in"
+    last = "e" if crossbar.r_sense > 0 else "s"
     lines = [f"* cells, {'ohm' if crossbar.cell.is_ohmic else 'siemens'}"]
     for i in range(rows):
-        word = [f"w_{i}_{j}" for j in every_column] if wired_word else [f"in_{i}"] * columns
-        bit = (
-            [f"b_{i}_{j}" for j in every_column] if wired_bit else [f"s_{j}" for j in every_column]
-        )
+        word = [f"w_{i}_{j}" for j in every_column] if wired_word else [f"{first}_{i}"] * columns
+        bit = [f"b_{i}_{j}" if wired_bit else f"{last}_{j}" for j in every_column]
         value = values[i * columns : (i + 1) * columns]
         cells = [f"{letter}c_{i}_{j} {word[j]} {bit[j]} {value[j]}" for j in every_column]
         if comments is not None:
@@ -188,13 +202,19 @@ def _array(
     if wired_word:
         lines.append("* wordline segments, ohm")
         for i in range(rows):
-            lines.append(f"rw_{i}_0 in_{i} w_{i}_0 {r_word}")
+            lines.append(f"rw_{i}_0 {first}_{i} w_{i}_0 {r_word}")
             lines += [f"rw_{i}_{j} w_{i}_{j - 1} w_{i}_{j} {r_word}" for j in range(1, columns)]
     if wired_bit:
         lines.append("* bitline segments, ohm")
         for i in range(rows - 1):
             lines += [f"rb_{i}_{j} b_{i}_{j} b_{i + 1}_{j} {r_bit}" for j in every_column]
-        lines += [f"rb_{rows - 1}_{j} b_{rows - 1}_{j} s_{j} {r_bit}" for j in every_column]
+        lines += [f"rb_{rows - 1}_{j} b_{rows - 1}_{j} {last}_{j} {r_bit}" for j in every_column]
+    if crossbar.r_driver > 0:
+        lines.append("* drivers, ohm")
+        lines += [f"rd_{i} in_{i} d_{i} {float(crossbar.r_driver)!r}" for i in range(rows)]
+    if crossbar.r_sense > 0:
+        lines.append("* inputs of the amplifiers, ohm")
+        lines += [f"re_{j} e_{j} s_{j} {float(crossbar.r_sense)!r}" for j in every_column]
     return lines
 
 

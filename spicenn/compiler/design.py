@@ -59,9 +59,12 @@ class Design:
             remedy="there are " + ", ".join(repr(layer.name) for layer in self.layers),
         )
 
-    def with_technology(self, **changes: object) -> Design:
-        """Return the same mapping in a changed technology, e.g. ``r_wordline=5.0``."""
-        return replace(self, technology=self.technology.replace(**changes))
+    def with_technology(self, changes: MappingType[str, Any] | None = None, **more: Any) -> Design:
+        """Return the same mapping in a changed technology, e.g. ``r_wordline=5.0``.
+
+        Keys of inner records are dotted: ``with_technology({"variation.stuck_on": 0.01})``.
+        """
+        return replace(self, technology=self.technology.replace(changes, **more))
 
     @cached_property
     def tiles(self) -> tuple[PlacedTile, ...]:

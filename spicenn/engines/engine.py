@@ -14,6 +14,7 @@ from spicenn.circuit import Crossbar
 from spicenn.errors import InputError
 
 Array = NDArray[np.float64]
+Parameters = Mapping[str, Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,13 +47,17 @@ class Engine(Protocol):
     @property
     def tolerances(self) -> Mapping[str, float]: ...
 
-    def solve(self, crossbar: Crossbar, g: Array, v: Array) -> Solution:
+    def solve(
+        self, crossbar: Crossbar, g: Array, v: Array, parameters: Parameters | None = None
+    ) -> Solution:
         """Operating point of every chip at every sample.
 
         Parameters
         ----------
         g : (chip, wordline, bitline) [S], positive.
         v : (chip or 1, sample, wordline) [V].
+        parameters : further parameters of every cell by name, each shaped as g, in SI
+            units: those of the cell's subcircuit that differ from cell to cell.
 
         Raises InputError for shapes that do not fit, NgspiceNotFound where the
         engine cannot run at all. What happens to one chip is in the solution.
@@ -75,8 +80,8 @@ class Engine(Protocol):
         self.close()
 
 
-def check_shapes(crossbar: Crossbar, g: Array, v: Array) -> None:
-    """Raise InputError unless g and v fit the crossbar, naming array and shape."""
+def check_shapes(crossbar: Crossbar, g: Array, v: Array, parameters: Parameters) -> None:
+    """Raise InputError unless all arrays fit the crossbar, naming array and shape."""
     shape = (crossbar.wordlines, crossbar.bitlines)
     if g.ndim != 3 or g.shape[1:] != shape:
         raise InputError(f"g has shape {g.shape}, expected (chip, {shape[0]}, {shape[1]})")
@@ -86,3 +91,12 @@ def check_shapes(crossbar: Crossbar, g: Array, v: Array) -> None:
         raise InputError("g holds values that are not finite and positive", where=crossbar.name)
     if not np.all(np.isfinite(v)):
         raise InputError("v holds values that are not finite", where=crossbar.name)
+    for name, values in parameters.items():
+        if name not in crossbar.cell.defaults or name == "g":
+            raise InputError(
+                f"the cell {crossbar.cell.name!r} has no parameter {name!r}", where=crossbar.name
+            )
+        if values.shape != g.shape or not np.all(np.isfinite(values)):
+            raise InputError(
+                f"parameter {name!r} must be finite and of shape {g.shape}", where=crossbar.name
+            )

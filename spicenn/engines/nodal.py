@@ -8,7 +8,7 @@ from time import perf_counter
 import numpy as np
 
 from spicenn.circuit import Crossbar, load_cell
-from spicenn.engines.engine import Array, Engine, Solution, check_shapes
+from spicenn.engines.engine import Array, Engine, Parameters, Solution, check_shapes
 from spicenn.errors import EngineError, Status
 from spicenn.kirchhoff import newton
 from spicenn.kirchhoff.arguments import tolerance
@@ -47,11 +47,13 @@ class NodalEngine(Engine):
     def tolerances(self) -> Mapping[str, float]:
         return {"rtol": self._rtol}
 
-    def solve(self, crossbar: Crossbar, g: Array, v: Array) -> Solution:
+    def solve(
+        self, crossbar: Crossbar, g: Array, v: Array, parameters: Parameters | None = None
+    ) -> Solution:
         """See ``Engine.solve``. Raises EngineError for a cell whose law it does not know."""
-        check_shapes(crossbar, g, v)
+        check_shapes(crossbar, g, v, parameters or {})
         law = law_of(crossbar.cell, crossbar.name)
-        wires = (np.full((1, 1, 1), crossbar.r_wordline), np.full((1, 1, 1), crossbar.r_bitline))
+        wires = segments(crossbar)
         start = perf_counter()
         if law is None:
             current, residual = product(g, *wires, v, solver(self._rtol, self._threads))
@@ -72,6 +74,21 @@ class NodalEngine(Engine):
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+def segments(crossbar: Crossbar) -> tuple[Array, Array]:
+    """Resistances [Ω] of the segments as ``linear.solve`` takes them.
+
+    What drives a wordline and what senses a bitline is in series with its outer segment.
+    """
+    wordline = np.full((1, 1, crossbar.bitlines), crossbar.r_wordline)
+    bitline = np.full((1, crossbar.wordlines, 1), crossbar.r_bitline)
+    wordline[..., 0] += crossbar.r_driver
+    bitline[:, -1] += crossbar.r_sense
+    return (
+        wordline if crossbar.r_driver else wordline[..., :1],
+        bitline if crossbar.r_sense else bitline[:, :1],
+    )
 
 
 def law_of(cell: Cell, where: str) -> Law | None:

@@ -153,7 +153,8 @@ class Technology:
         Keys of inner records are dotted: ``replace({"variation.stuck_on": 0.01})``.
         Raises TechnologyError for a key that does not exist.
         """
-        return _changed(self, {**(changes or {}), **more})
+        changed: Technology = _changed(self, {**(changes or {}), **more})
+        return changed
 
     @staticmethod
     def presets() -> tuple[str, ...]:

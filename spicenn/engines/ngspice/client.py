@@ -19,7 +19,7 @@ from spicenn.circuit import (
     render_crossbar,
     render_live,
 )
-from spicenn.engines.engine import Array, Engine, Solution, check_shapes
+from spicenn.engines.engine import Array, Engine, Parameters, Solution, check_shapes
 from spicenn.engines.ngspice.library import REMEDY
 from spicenn.engines.ngspice.process import Child, failure
 from spicenn.engines.ngspice.protocol import Header
@@ -106,10 +106,13 @@ class NgspiceEngine(Engine):
         child = self._child
         return child.memory if child is not None else 0
 
-    def solve(self, crossbar: Crossbar, g: Array, v: Array) -> Solution:
+    def solve(
+        self, crossbar: Crossbar, g: Array, v: Array, parameters: Parameters | None = None
+    ) -> Solution:
         """See ``Engine.solve``."""
         g, v = np.asarray(g, dtype=np.float64), np.asarray(v, dtype=np.float64)
-        check_shapes(crossbar, g, v)
+        parameters = parameters or {}
+        check_shapes(crossbar, g, v, parameters)
         if v.shape[1] == 0:
             raise InputError("v holds no sample", where=crossbar.name)
         result = Results(g.shape[0], v.shape[1], crossbar.bitlines)
@@ -123,7 +126,11 @@ class NgspiceEngine(Engine):
                     self._solve_altered(crossbar, text, g[k : k + step], block, result, k)
             else:
                 for chip in range(len(g)):
-                    self._solve_rendered(crossbar, g[chip], v[chip % len(v)], result, chip)
+                    own = {name: values[chip] for name, values in parameters.items()}
+                    text = render_crossbar(
+                        crossbar, g[chip], v[chip % len(v)], own, tolerances=self._tolerances
+                    )
+                    self._solve_rendered(text, crossbar.bitlines, v.shape[1], result, chip)
         return result.solution()
 
     def run(
@@ -218,20 +225,19 @@ class NgspiceEngine(Engine):
                 raise
 
     def _solve_rendered(
-        self, crossbar: Crossbar, g: Array, v: Array, result: Results, chip: int
+        self, text: str, bitlines: int, samples: int, result: Results, chip: int
     ) -> None:
-        text = render_crossbar(crossbar, g, v, tolerances=self._tolerances)
         request = {
             "request": "netlist",
             "lines": text.splitlines(),
             "commands": ["run"],
-            "vectors": [f"i(vs_{j})" for j in range(crossbar.bitlines)],
+            "vectors": [f"i(vs_{j})" for j in range(bitlines)],
         }
         self._ready()  # raises where ngspice cannot run at all
         try:
             header, arrays = self._ask(request, self.timeout)
-            if any(len(array) != len(v) for array in arrays):
-                raise EngineError(f"ngspice returned {len(arrays[0])} samples of {len(v)}")
+            if any(len(array) != samples for array in arrays):
+                raise EngineError(f"ngspice returned {len(arrays[0])} samples of {samples}")
             result.put(chip, np.array(arrays).T, header["runtime"])
         except SpicennError as error:
             result.fail(chip, error, self.timeout if isinstance(error, SimulationTimeout) else 0.0)
