@@ -22,6 +22,18 @@ class Purpose(IntEnum):
     THERMAL_NOISE = 3
     PROBES = 4
     TRAINING = 5
+    CYCLE_TO_CYCLE = 6
+    GRADIENT = 7
+    CORRELATED = 8
+    WAFER = 9
+    STUCK = 10
+    DEAD_LINES = 11
+    MISMATCH = 12
+    DRIFT = 13
+    SHOT_NOISE = 20
+    FLICKER_NOISE = 21
+    RTN = 22
+    TRANSIENT_NOISE = 23
 
 
 def generator(

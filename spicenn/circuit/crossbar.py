@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from spicenn.errors import InputError
 from spicenn.technology import OHMIC, Cell
 
@@ -42,3 +45,15 @@ class Crossbar:
             raise InputError(
                 f"{self.wordlines} x {self.bitlines} is no array", where=f"crossbar {self.name}"
             )
+
+    def segments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Resistances [Ω] before every cell on its wordline, and after it on its bitline.
+
+        Each (wordline or 1, bitline or 1). What drives a wordline and what senses a
+        bitline is in series with its outer segment.
+        """
+        wordline = np.full((1, self.bitlines if self.r_driver else 1), self.r_wordline)
+        bitline = np.full((self.wordlines if self.r_sense else 1, 1), self.r_bitline)
+        wordline[0, 0] += self.r_driver
+        bitline[-1, 0] += self.r_sense
+        return wordline, bitline

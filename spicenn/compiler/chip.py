@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from spicenn.compiler.execute import as_inputs, run_chips
 from spicenn.compiler.layer import Array
-from spicenn.compiler.placement import sample_tile
+from spicenn.compiler.placement import PlacedTile, sample_tile
 from spicenn.errors import Status, error_of
 from spicenn.seeds import Purpose, generator
+from spicenn.technology.variation import G_FLOOR, Cells, wafer_position
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,25 +27,53 @@ if TYPE_CHECKING:
 class Chip:
     """One manufactured copy of a design.
 
-    Two chips with the same design, index and seed are the same chip.
+    Two chips with the same design, index, seed and cycle are the same chip.
+
+    Parameters
+    ----------
+    cycle : how often its cells were programmed before this time.
+    measured : conductances (wordline, bitline) [S] per tile that were measured, in the
+        place of drawn ones; reads are drawn all the same. See ``Design.measured``.
     """
 
     design: Design
     index: int
     seed: int
+    cycle: int = 0
+    measured: Mapping[str, Array] | None = None
 
     def __post_init__(self) -> None:
-        generator(self.seed, Purpose.PROGRAMMING_ERROR, chip=self.index)  # checks both
+        # Checks all three.
+        generator(self.seed, Purpose.PROGRAMMING_ERROR, chip=self.index, trial=self.cycle)
 
     def __repr__(self) -> str:
-        return f"Chip({self.index} of {self.design.name!r}, seed {self.seed})"
+        kind = "measured, " if self.measured is not None else ""
+        return f"Chip({self.index} of {self.design.name!r}, {kind}seed {self.seed})"
+
+    def cells(self, tile: PlacedTile) -> Cells:
+        """Every cell of one of the design's tiles."""
+        drawn = sample_tile(self.design, tile, self.index, self.seed, cycle=self.cycle)
+        if self.measured is None:
+            return drawn
+        # What a conductance map does not say (thresholds, drift exponents) is drawn.
+        return Cells(np.maximum(self.measured[tile.name], G_FLOOR), drawn.parameters)
 
     def conductances(self) -> dict[str, Array]:
         """Conductance of every cell per tile, (wordline, bitline) [S]."""
-        return {
-            tile.name: sample_tile(self.design, tile, self.index, self.seed)
-            for tile in self.design.tiles
-        }
+        return {tile.name: self.cells(tile).g for tile in self.design.tiles}
+
+    def reprogrammed(self, cycle: int) -> Chip:
+        """The same chip after its cells were programmed anew, for the ``cycle``-th time."""
+        return replace(self, cycle=cycle, measured=None)
+
+    def at(self, time: float) -> Chip:
+        """The same chip ``time`` seconds after its programming; see ``Drift``."""
+        return replace(self, design=self.design.with_technology({"drift.time": time}))
+
+    @property
+    def wafer_position(self) -> tuple[float, float]:
+        """Where the die lay on its wafer, in units of its radius."""
+        return wafer_position(generator(self.seed, Purpose.WAFER, chip=self.index))
 
     def run(
         self,
@@ -73,7 +104,15 @@ class Chip:
 
         inputs = as_inputs(self.design, x)
         with opened(engine, timeout=timeout) as running:
-            result = run_chips(self.design, [self.index], self.seed, inputs, running, trials=trials)
+            result = run_chips(
+                self.design,
+                [self.index],
+                self.seed,
+                inputs,
+                running,
+                trials=trials,
+                cells=lambda tile, _: self.cells(tile),
+            )
         if result.status[0] != Status.OK:
             raise error_of(Status(int(result.status[0])), result.message[0], where=repr(self))
         outputs = {

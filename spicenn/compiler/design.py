@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from spicenn.compiler.layer import Layer
 from spicenn.compiler.mapping import Mapping, Tile
-from spicenn.compiler.placement import PlacedTile, place
+from spicenn.compiler.placement import PlacedTile, checked_map, place
 from spicenn.compiler.program import Program
 from spicenn.errors import InputError
 from spicenn.technology import Technology
@@ -98,6 +98,22 @@ class Design:
             return Chip(self, chip, seed)
         assert chips is not None
         return [Chip(self, index, seed) for index in chips]
+
+    def measured(self, conductances: MappingType[str, Any], *, seed: int, chip: int = 0) -> Chip:
+        """Return the chip whose cells were measured.
+
+        Parameters
+        ----------
+        conductances : (wordline, bitline) [S] of every tile by its name, e.g. what
+            ``Chip.conductances`` returns, or an opened ``.npz`` of them.
+        seed, chip : of the draws that a measurement does not fix: reads, converters.
+
+        Raises InputError for a tile that is missing, unknown, or of another shape, and
+        for values that are not finite or below 0.
+        """
+        from spicenn.compiler.chip import Chip
+
+        return Chip(self, chip, seed, measured=checked_map(self.tiles, conductances))
 
     def probe_vectors(self, x_like: Any, *, count: int, seed: int, steps: int = 100) -> Any:
         """Choose inputs whose outputs tell most about a chip, before any chip is seen.

@@ -16,7 +16,7 @@ from torch import nn
 from spicenn.compiler.convolution import fold, row_elements
 from spicenn.compiler.layer import Layer
 from spicenn.compiler.operators import DTYPES
-from spicenn.compiler.placement import PlacedTile, sample_tile
+from spicenn.compiler.placement import PlacedTile
 from spicenn.compiler.product import Weights, linear_product, merged, tiled_product
 from spicenn.compiler.program import execute
 from spicenn.errors import EngineError
@@ -66,9 +66,9 @@ def effective_weights(chip: Chip, tiles: Sequence[PlacedTile]) -> dict[str, torc
     Returns (wordline, output · slice) per tile name, over g_max - g_min, float64.
     """
     technology = chip.design.technology
-    g = np.stack([sample_tile(chip.design, tile, chip.index, chip.seed) for tile in tiles])
-    crossbar = tiles[0].crossbar
-    matrix = effective_matrix(g, r_wordline=crossbar.r_wordline, r_bitline=crossbar.r_bitline)
+    g = np.stack([chip.cells(tile).g for tile in tiles])
+    r_wordline, r_bitline = tiles[0].crossbar.segments()
+    matrix = effective_matrix(g, r_wordline=r_wordline, r_bitline=r_bitline)
     difference = (matrix[..., 0::2] - matrix[..., 1::2]) / (technology.g_max - technology.g_min)
     return {tile.name: torch.as_tensor(part) for tile, part in zip(tiles, difference, strict=True)}
 

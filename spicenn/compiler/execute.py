@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from spicenn.compiler.converter import Drive, combine, encode
 from spicenn.compiler.layer import Array, Layer
-from spicenn.compiler.placement import PlacedTile, sample_tile, tile_generator
+from spicenn.compiler.placement import PlacedTile, sample_tile
 from spicenn.compiler.program import execute
+from spicenn.compiler.reading import Read, add_noise
 from spicenn.compiler.result import Result, TileRecord
 from spicenn.compiler.tiling import weight_of_conductance
 from spicenn.engines.engine import Engine
 from spicenn.errors import InputError, Status
-from spicenn.seeds import Purpose
-from spicenn.technology.variation import read_noise, thermal_noise
+from spicenn.technology.variation import Cells
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from spicenn.compiler.design import Design
 
 KEEP = frozenset({"bitline_current", "g_target", "g"})
+
+# Cells of a tile of one chip.
+CellSource = Callable[[PlacedTile, int], Cells]
 
 # Called for every tile of every use: tile, (chip, wordline, bitline) conductances,
 # (chip or 1, trial or 1, sample, position, pulse, wordline) voltages and the currents.
@@ -42,6 +45,7 @@ def run_chips(
     trials: int = 1,
     keep: frozenset[str] = frozenset(),
     observer: Observer | None = None,
+    cells: CellSource | None = None,
 ) -> Result:
     """Run the same inputs through several chips of one design.
 
@@ -51,6 +55,7 @@ def run_chips(
     inputs : one array per model input, sample axis first (see ``as_inputs``).
     trials : repeated noisy reads.
     keep : what to return per tile, any of ``KEEP``.
+    cells : of a tile and a chip's index, where they are not those of the seed.
 
     A chip that fails gets NaN outputs, its status and its message; the others go on.
     """
@@ -63,7 +68,8 @@ def run_chips(
     if trials < 1 or not chips:
         raise InputError("at least one chip and one trial are needed")
     samples = inputs[0].shape[0]
-    run = _Run(design, tuple(chips), seed, engine, trials, samples, keep, observer)
+    source = cells or (lambda tile, chip: sample_tile(design, tile, chip, seed))
+    run = _Run(design, tuple(chips), seed, engine, trials, samples, keep, observer, source)
     copies = len(chips) * trials
     tensors = [torch.as_tensor(np.concatenate([array] * copies)) for array in inputs]
     constants = {name: torch.tensor(array) for name, array in design.constants.items()}
@@ -115,8 +121,9 @@ class _Run:
     samples: int
     keep: frozenset[str]
     observer: Observer | None
+    source: CellSource
     uses: dict[str, int] = field(default_factory=dict)
-    conductance: dict[str, Array] = field(default_factory=dict)
+    cells: dict[str, Cells] = field(default_factory=dict)
     kept: dict[str, list[Array]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -171,7 +178,8 @@ class _Run:
 
     def _tile(self, tile: PlacedTile, drive: Drive, use: int) -> Array:
         """Currents (chip, trial, sample, position, pulse, bitline) of one tile."""
-        g = self._conductance(tile)
+        cells = self._cells(tile)
+        g = cells.g
         v = np.moveaxis(drive.fraction[..., tile.slot.rows], 0, -2) * self.design.technology.v_read
         chips, trials, *inner, wordlines = v.shape
         alive = np.flatnonzero(self.status == Status.OK)
@@ -179,7 +187,10 @@ class _Run:
         if alive.size:
             flat = v.reshape(chips, -1, wordlines)
             solution = self.engine.solve(
-                tile.crossbar, g[alive], flat if chips == 1 else flat[alive]
+                tile.crossbar,
+                g[alive],
+                flat if chips == 1 else flat[alive],
+                {name: values[alive] for name, values in cells.parameters.items()},
             )
             current[alive] = solution.current.reshape(alive.size, *current.shape[1:])
             self.status[alive] = solution.status
@@ -196,33 +207,23 @@ class _Run:
             self.kept.setdefault(tile.name, []).append(np.broadcast_to(current, whole))
         return current
 
-    def _conductance(self, tile: PlacedTile) -> Array:
-        if tile.name not in self.conductance:
-            self.conductance[tile.name] = np.stack(
-                [sample_tile(self.design, tile, chip, self.seed) for chip in self.chips]
+    def _cells(self, tile: PlacedTile) -> Cells:
+        """Cells of every chip's copy, chip first."""
+        if tile.name not in self.cells:
+            each = [self.source(tile, chip) for chip in self.chips]
+            self.cells[tile.name] = Cells(
+                np.stack([cells.g for cells in each]),
+                {
+                    name: np.stack([cells.parameters[name] for cells in each])
+                    for name in each[0].parameters
+                },
             )
-        return self.conductance[tile.name]
+        return self.cells[tile.name]
 
     def _add_noise(self, tile: PlacedTile, g: Array, v: Array, current: Array, use: int) -> Array:
         technology = self.design.technology
-        whole = (len(self.chips), self.trials, *current.shape[2:])
-        flat_g = g[:, np.newaxis, np.newaxis, np.newaxis]  # over trial, sample, position
-        for purpose, sigma in (
-            (Purpose.READ_NOISE, technology.read_noise and read_noise(technology, flat_g, v)),
-            (
-                Purpose.THERMAL_NOISE,
-                technology.bandwidth and thermal_noise(technology, flat_g)[..., np.newaxis, :],
-            ),
-        ):
-            if np.ndim(sigma) == 0:  # switched off
-                continue
-            draw = np.empty(whole)
-            for c, chip in enumerate(self.chips):
-                for trial in range(self.trials):
-                    rng = tile_generator(self.seed, purpose, tile, chip, trial, use)
-                    draw[c, trial] = rng.standard_normal(whole[2:])
-            current = current + sigma * draw
-        return current
+        read = Read(technology, tile, self.seed, self.chips, self.trials, use)
+        return add_noise(read, g, v, current)
 
     def result(self, outputs: tuple[torch.Tensor, ...]) -> Result:
         shape = (len(self.chips), self.trials, self.samples)
@@ -240,7 +241,7 @@ class _Run:
                     # A layer used several times adds its positions in the order of use.
                     np.concatenate(currents, axis=3) if currents else None,
                     tile.g_target if "g_target" in self.keep else None,
-                    self._conductance(tile) if "g" in self.keep else None,
+                    self._cells(tile).g if "g" in self.keep else None,
                 )
         return Result(arrays, self.status, tuple(self.message), self.runtime, tiles)
 

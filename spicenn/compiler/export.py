@@ -13,7 +13,7 @@ from spicenn.circuit import render_crossbar
 from spicenn.compiler.converter import encode
 from spicenn.compiler.execute import as_inputs, run_chips
 from spicenn.compiler.layer import Array
-from spicenn.compiler.placement import PlacedTile, sample_tile
+from spicenn.compiler.placement import PlacedTile
 from spicenn.compiler.program import execute
 from spicenn.errors import InputError
 from spicenn.technology.toml import to_dict
@@ -44,11 +44,12 @@ def write_netlists(chip: Chip, directory: Path, x: Any, engine: str | Engine | N
         entries = []
         for tile, use, v in stimuli:
             file = f"{tile.name}.cir" if use == 0 else f"{tile.name}_use{use + 1}.cir"
-            g = sample_tile(design, tile, chip.index, chip.seed)
+            cells = chip.cells(tile)
             text = render_crossbar(
                 tile.crossbar,
-                g,
+                cells.g,
                 v.reshape(-1, v.shape[-1]),
+                cells.parameters,
                 header=[_headline(chip, tile), *_legend(design, tile)],
                 comments=cell_comments(design, tile),
             )
@@ -85,10 +86,7 @@ def to_pyspice(chip: Chip) -> Any:
     design = chip.design
     return crossbars_to_circuit(
         f"{design.name} chip {chip.index} seed {chip.seed}",
-        [
-            (tile.crossbar, sample_tile(design, tile, chip.index, chip.seed))
-            for tile in design.tiles
-        ],
+        [(tile.crossbar, chip.cells(tile)) for tile in design.tiles],
     )
 
 
@@ -158,7 +156,10 @@ def _measured(chip: Chip, inputs: tuple[NDArray[Any], ...], engine: str | Engine
         stimuli.append((tile, use, v[0, 0]))
 
     with opened(engine) as running:
-        run_chips(chip.design, [chip.index], chip.seed, inputs, running, observer=observe)
+        run_chips(
+            chip.design, [chip.index], chip.seed, inputs, running, observer=observe,
+            cells=lambda tile, _: chip.cells(tile),
+        )  # fmt: skip
     return stimuli
 
 

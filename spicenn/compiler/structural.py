@@ -14,13 +14,22 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from spicenn.circuit import Crossbar
 from spicenn.compiler.convolution import fold
 from spicenn.compiler.layer import Array, Layer
 from spicenn.compiler.placement import PlacedTile
 from spicenn.compiler.product import Noise, Weights, linear_product, merged, tiled_product
 from spicenn.compiler.program import execute
+from spicenn.compiler.reading import thermal_sigma
 from spicenn.kirchhoff.currents import effective_matrix
-from spicenn.technology.variation import programmed_moments, read_noise, thermal_noise
+from spicenn.technology import Technology
+from spicenn.technology.noise import (
+    flicker_variance,
+    rtn_static_variance,
+    rtn_variance,
+    shot_density,
+)
+from spicenn.technology.variation import manufactured_moments
 
 if TYPE_CHECKING:
     from spicenn.compiler.design import Design
@@ -72,16 +81,15 @@ def tile_moments(design: Design) -> tuple[TileMoments, ...]:
     span = technology.g_max - technology.g_min
     result = []
     for tile in design.tiles:
-        mean, spread = programmed_moments(technology, tile.g_target)
-        crossbar = tile.crossbar
-        effective = effective_matrix(
-            mean, r_wordline=crossbar.r_wordline, r_bitline=crossbar.r_bitline
-        )
+        mean, spread = manufactured_moments(technology, tile.g_target, tile.site)
+        r_wordline, r_bitline = tile.crossbar.segments()
+        effective = effective_matrix(mean, r_wordline=r_wordline, r_bitline=r_bitline)
         spread = spread * effective / mean
         rms = np.hypot(mean, spread)
-        # One wordline at a time: a cell's noise is its share of its bitline's.
-        read = np.square(read_noise(technology, rms[:, np.newaxis, :], np.ones((1, 1)))[:, 0])
-        thermal = np.square(thermal_noise(technology, mean)) / technology.v_read**2
+        read, thermal = _read_variances(technology, tile.crossbar, mean, rms)
+        # A trap that does not switch while a chip is observed belongs to the chip.
+        frozen = technology.noise.rtn_share * rtn_static_variance(technology)
+        spread = np.sqrt(np.square(spread) + frozen * np.square(rms))
         result.append(
             TileMoments(
                 tile,
@@ -145,6 +153,34 @@ def forward(
 
     constants = {name: torch.as_tensor(array) for name, array in design.constants.items()}
     return execute(design.program, constants, inputs, crossbar)
+
+
+def _read_variances(
+    technology: Technology, crossbar: Crossbar, mean: Array, rms: Array
+) -> tuple[Array, Array]:
+    """Variance of one read per squared fraction of v_read, and without drive.
+
+    What is common to the reads of a trial (1/f noise, slow traps) has its whole variance
+    here, as if reads were independent. The variance of shot noise is linear in |u|, the
+    magnitude of the drive fraction; (3 + 15 u²) / 16 is its best even quadratic for a
+    uniform u, at most 3/16 of full scale off.
+
+    Parameters
+    ----------
+    mean, rms : (wordline, bitline) [S] of the cells, over chips.
+
+    Returns
+    -------
+    (wordline, bitline) and (bitline,) [S²], currents over v_read.
+    """
+    noise = technology.noise
+    share = technology.read_noise**2 + flicker_variance(technology)
+    share += noise.rtn_share * rtn_variance(technology)
+    read = share * np.square(rms)
+    thermal = np.square(thermal_sigma(technology, crossbar, mean)) / technology.v_read**2
+    # A cell at a time, at full scale.
+    shot = shot_density(mean, noise.shot) * technology.bandwidth / technology.v_read
+    return read + 15 / 16 * shot, thermal + 3 / 16 * shot.sum(axis=0)
 
 
 def _noise(moments: Sequence[TileMoments], rng: np.random.Generator) -> Noise:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from spicenn.circuit import Crossbar, render_subcircuit
-from spicenn.engines.engine import Array
+from spicenn.technology.variation import Cells
 
 
-def crossbars_to_circuit(title: str, tiles: Sequence[tuple[Crossbar, Array]]) -> Any:
+def crossbars_to_circuit(title: str, tiles: Sequence[tuple[Crossbar, Cells]]) -> Any:
     """Return a ``PySpice.Spice.Netlist.Circuit`` of one subcircuit and instance per tile.
 
     Cells are bulk text, not one object each: an object per resistor costs more than
@@ -18,7 +18,7 @@ def crossbars_to_circuit(title: str, tiles: Sequence[tuple[Crossbar, Array]]) ->
 
     Parameters
     ----------
-    tiles : circuit and conductances (wordline, bitline) [S] of every tile.
+    tiles : circuit and cells of every tile.
     """
     with warnings.catch_warnings():
         # PySpice 1.5 holds unescaped backslashes, which newer Pythons report on import.
@@ -27,10 +27,10 @@ def crossbars_to_circuit(title: str, tiles: Sequence[tuple[Crossbar, Array]]) ->
 
     circuit = Circuit(title)
     texts = {}
-    for crossbar, g in tiles:
+    for crossbar, cells in tiles:
         if not crossbar.cell.is_ohmic:
             texts[crossbar.cell.name] = crossbar.cell.netlist
-        texts[crossbar.name] = render_subcircuit(crossbar, g)
+        texts[crossbar.name] = render_subcircuit(crossbar, cells.g, cells.parameters)
         inputs = [f"{crossbar.name}_in_{i}" for i in range(crossbar.wordlines)]
         outputs = [f"{crossbar.name}_out_{j}" for j in range(crossbar.bitlines)]
         circuit.X(crossbar.name, crossbar.name, *inputs, *outputs)

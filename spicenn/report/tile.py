@@ -48,7 +48,8 @@ def view(
     design: Design, chip: int, seed: int, inputs: tuple[NDArray[Any], ...], tile: PlacedTile
 ) -> TileView:
     """Solve one tile of a chip at the first sample of the inputs."""
-    g = sample_tile(design, tile, chip, seed)
+    cells = sample_tile(design, tile, chip, seed)
+    g = cells.g
     seen: list[tuple[Array, Array]] = []
 
     def observe(at: PlacedTile, _g: Array, v: Array, current: Array) -> None:
@@ -64,10 +65,10 @@ def view(
     v = seen[0][0].reshape(-1, g.shape[0])
     current = seen[0][1].reshape(-1, g.shape[1])
     at = int(np.argmax(np.abs(v).sum(axis=1) > 0))
-    crossbar = tile.crossbar
+    r_wordline, r_bitline = tile.crossbar.segments()
     solved = crossbar_currents(
-        g, v[at], r_wordline=crossbar.r_wordline, r_bitline=crossbar.r_bitline,
-        law=law_of(crossbar.cell, tile.name), details=True,
+        g, v[at], r_wordline=r_wordline, r_bitline=r_bitline,
+        law=law_of(tile.crossbar.cell, tile.name), details=True,
     )  # fmt: skip
     lost = v[at][:, np.newaxis] - (solved.wordline_voltage - solved.bitline_voltage)
     return TileView(tile, chip, g, v[at], np.abs(lost), current[at])

@@ -10,23 +10,9 @@ import numpy as np
 
 from spicenn.compiler.design import Design
 from spicenn.errors import InputError
+from spicenn.technology.units import UNITS
 
 Value = float | str
-
-# Keys that may be swept, and their units. The others name a technology or are whole tables.
-UNITS: Mapping[str, str] = {
-    "g_min": "S",
-    "g_max": "S",
-    "v_read": "V",
-    "r_wordline": "ohm",
-    "r_bitline": "ohm",
-    "programming_error": "1",
-    "read_noise": "1",
-    "temperature": "K",
-    "bandwidth": "Hz",
-    "drive": "",
-    "corner": "",
-}
 
 
 @dataclass(frozen=True)
@@ -88,7 +74,7 @@ def parse_sweep(
         )
     result = Sweep(tuple(names), tuple(columns))
     for _, changes in result.points():
-        design.with_technology(**changes)
+        design.with_technology(changes)
     return result
 
 

@@ -154,7 +154,7 @@ class StudyPlugin(WorkerPlugin):
             self._designs[()] = Design.from_bytes(self.payload.design)
         key = tuple(sorted(changes.items()))
         if key not in self._designs:
-            self._designs[key] = self._designs[()].with_technology(**changes)
+            self._designs[key] = self._designs[()].with_technology(changes)
         return self._designs[key]
 
     @contextmanager

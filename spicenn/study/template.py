@@ -14,7 +14,7 @@ from spicenn.compiler.result import Result
 from spicenn.errors import Status
 from spicenn.study.crosscheck import DISCREPANCY, LONG_NAME
 from spicenn.study.plan import Study
-from spicenn.study.sweep import UNITS
+from spicenn.technology.units import UNITS
 from spicenn.study.task import Outcome
 
 # A chunk of one array stays below this, whatever the number of chips in it.

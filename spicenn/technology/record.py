@@ -124,6 +124,12 @@ class Technology:
             factor = self._thermal_factor(getattr(self, key))
             check_number(f"factor of {key} at {self.temperature:g} K", factor, 0, 1e3, above=True)
         check_choice("drive", self.drive, get_args(Drive))
+        mismatch = [key for key in ("a_vt", "a_beta") if getattr(self.variation, key)]
+        if mismatch and not self.has_transistors:
+            raise TechnologyError(
+                f"variation.{mismatch[0]} is set, and {self.cell.name!r} has no transistor",
+                remedy="its subcircuit needs the parameters w, l, dvt and beta",
+            )
         names = [corner.name for corner in self.corners]
         if len(set(names)) != len(names):
             raise TechnologyError(f"corners {names} repeat a name")
@@ -133,6 +139,11 @@ class Technology:
     def process(self) -> Corner:
         """The corner in force."""
         return next(corner for corner in self.corners if corner.name == self.corner)
+
+    @property
+    def has_transistors(self) -> bool:
+        """Whether the cell has a transistor whose mismatch is a parameter of each cell."""
+        return self.cell.defaults.keys() >= {"w", "l", "dvt", "beta"}
 
     @property
     def conductance_factor(self) -> float:

@@ -198,8 +198,8 @@ def test_a_layer_called_twice_is_one_set_of_cells_read_twice():
 class OneBadChip(NodalEngine):
     """The real nodal engine, told that one of the chips it is given failed."""
 
-    def solve(self, crossbar, g, v):
-        solution = super().solve(crossbar, g, v)
+    def solve(self, crossbar, g, v, parameters=None):
+        solution = super().solve(crossbar, g, v, parameters)
         status, current = solution.status.copy(), solution.current.copy()
         messages = [""] * len(g)
         if crossbar.name.startswith("x0"):

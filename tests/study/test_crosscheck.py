@@ -61,9 +61,9 @@ class Wrong(Engine):
     def __init__(self, factor: float = 1.0, failed: int | None = None) -> None:
         self.factor, self.failed = factor, failed
 
-    def solve(self, crossbar, g, v):
+    def solve(self, crossbar, g, v, parameters=None):
         with open_engine("nodal") as engine:
-            solution = engine.solve(crossbar, g, v)
+            solution = engine.solve(crossbar, g, v, parameters)
         current, status = solution.current.copy(), solution.status.copy()
         current[..., 0] *= self.factor
         message = list(solution.message)

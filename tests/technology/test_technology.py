@@ -10,15 +10,8 @@ from hypothesis import strategies as st
 
 from spicenn.errors import InputError, NetlistError, TechnologyError
 from spicenn.technology import Cell, Corner, Technology, parse_quantity
+from spicenn.technology.noise import BOLTZMANN, read_noise, thermal_noise
 from spicenn.technology.toml import from_dict, parse, to_dict
-from spicenn.technology.variation import (
-    BOLTZMANN,
-    G_FLOOR,
-    programmed,
-    programmed_moments,
-    read_noise,
-    thermal_noise,
-)
 
 BASE: dict[str, Any] = {"name": "t", "g_min": 1e-6, "g_max": 1e-4, "v_read": 0.2}
 
@@ -142,29 +135,6 @@ def test_a_cell_is_one_subcircuit():
 def test_hostile_cells_are_refused(name, text, words):
     with pytest.raises(NetlistError, match=words):
         Cell(name, text)
-
-
-def test_programming_error_has_the_stated_moments():
-    """40,000 cells per target: means within 5 standard errors, deviations within 3 %."""
-    technology = Technology(**BASE, programming_error=0.05)
-    rng = np.random.default_rng(1)
-    for level in (1e-6, 5e-6, 5e-5, 1e-4):
-        target = np.full((200, 200), level)
-        g = programmed(technology, target, rng)
-        mean, std = programmed_moments(technology, target[:1, :1])
-        assert g.min() >= G_FLOOR
-        assert abs(g.mean() - mean[0, 0]) < 5 * std[0, 0] / 200
-        assert g.std() == pytest.approx(std[0, 0], rel=0.03)
-    assert programmed_moments(technology, np.array([[1e-4]]))[1][0, 0] == pytest.approx(5e-6)
-
-
-def test_switching_variation_off_leaves_the_corner():
-    corner = Technology(**BASE, corners=(Corner("tt"), Corner("ff", conductance=1.1)), corner="ff")
-    target = np.array([[1e-6, 1e-4]])
-    np.testing.assert_allclose(
-        programmed(corner, target, np.random.default_rng(0)), 1.1 * target, rtol=1e-15
-    )
-    np.testing.assert_allclose(programmed_moments(corner, target)[0], 1.1 * target)
 
 
 def test_noise_against_closed_forms():
