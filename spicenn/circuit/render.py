@@ -125,6 +125,22 @@ def render_subcircuit(
     return "\n".join(body) + "\n"
 
 
+def cell_nodes(crossbar: Crossbar) -> list[tuple[str, str]]:
+    """Wordline and bitline node of every cell of a rendered crossbar, row by row.
+
+    An ideal wire's nodes are its line's end.
+    """
+    first, last = _ends(crossbar)
+    return [
+        (
+            f"w_{i}_{j}" if crossbar.r_wordline > 0 else f"{first}_{i}",
+            f"b_{i}_{j}" if crossbar.r_bitline > 0 else f"{last}_{j}",
+        )
+        for i in range(crossbar.wordlines)
+        for j in range(crossbar.bitlines)
+    ]
+
+
 def comment_text(text: str) -> str:
     """Return any text as printable ASCII on one line that ngspice reads as a comment."""
     clean = "".join(c if " " <= c <= "~" else "_" for c in text[:400])
@@ -176,6 +192,11 @@ def _values(crossbar: Crossbar, g: Array, parameters: Mapping[str, Array]) -> li
     return values
 
 
+def _ends(crossbar: Crossbar) -> tuple[str, str]:
+    """Names of the array's own ends: what drives and what senses comes before the ports."""
+    return "d" if crossbar.r_driver > 0 else "in", "e" if crossbar.r_sense > 0 else "s"
+
+
 def _array(
     crossbar: Crossbar, values: Sequence[str], comments: Sequence[Sequence[str]] | None
 ) -> list[str]:
@@ -184,15 +205,15 @@ def _array(
     r_word, r_bit = repr(float(crossbar.r_wordline)), repr(float(crossbar.r_bitline))
     letter = "r" if crossbar.cell.is_ohmic else "x"
     every_column = range(columns)
-    # What drives and what senses comes between the array's own ends and its ports.
-    first = "d" if crossbar.r_driver > 0 else "in"
-    last = "e" if crossbar.r_sense > 0 else "s"
+    first, last = _ends(crossbar)
+    nodes = cell_nodes(crossbar)
     lines = [f"* cells, {'ohm' if crossbar.cell.is_ohmic else 'siemens'}"]
     for i in range(rows):
-        word = [f"w_{i}_{j}" for j in every_column] if wired_word else [f"{first}_{i}"] * columns
-        bit = [f"b_{i}_{j}" if wired_bit else f"{last}_{j}" for j in every_column]
-        value = values[i * columns : (i + 1) * columns]
-        cells = [f"{letter}c_{i}_{j} {word[j]} {bit[j]} {value[j]}" for j in every_column]
+        row = slice(i * columns, (i + 1) * columns)
+        cells = [
+            f"{letter}c_{i}_{j} {word} {bit} {value}"
+            for j, ((word, bit), value) in enumerate(zip(nodes[row], values[row], strict=True))
+        ]
         if comments is not None:
             cells = [
                 f"{cell} ; {comment_text(text)}" if text else cell

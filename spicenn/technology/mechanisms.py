@@ -69,7 +69,9 @@ class Variation:
 class Noise:
     """Fluctuations of a cell's current beyond thermal noise and ``Technology.read_noise``.
 
-    A read sees each integrated from ``low_frequency`` to ``Technology.bandwidth``.
+    A read sees each integrated from ``low_frequency`` to ``Technology.bandwidth``; without
+    a bandwidth there are none. They are about the programmed conductance, which is the
+    mean of what is read.
 
     Parameters
     ----------
@@ -77,7 +79,7 @@ class Noise:
     flicker : relative power of 1/f noise at 1 Hz, S / I² = flicker / f [1/Hz].
     low_frequency : inverse of the time over which a chip is observed [Hz].
     rtn_share : share of cells with an active trap.
-    rtn_amplitude : relative loss of current while the trap is filled.
+    rtn_amplitude : loss of current while the trap is filled, over the mean current.
     rtn_duty : share of time that it is filled.
     rtn_time : 1 / (1/τ_capture + 1/τ_emission) [s].
 
