@@ -34,6 +34,11 @@ class Purpose(IntEnum):
     FLICKER_NOISE = 21
     RTN = 22
     TRANSIENT_NOISE = 23
+    TIA_OFFSET = 30
+    ADC_STEPS = 31
+    DAC_STEPS = 32
+    NEURON_OFFSET = 33
+    COMPARATOR = 34
 
 
 def generator(

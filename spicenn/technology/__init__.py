@@ -2,13 +2,22 @@
 
 from spicenn.technology.cell import OHMIC, Cell
 from spicenn.technology.mechanisms import Drift, Noise, Variation
-from spicenn.technology.periphery import Converter, Driver, Neuron, Periphery, Tia
+from spicenn.technology.periphery import (
+    Comparator,
+    Converter,
+    Driver,
+    Neuron,
+    Periphery,
+    SampleHold,
+    Tia,
+)
 from spicenn.technology.quantity import parse_quantity
 from spicenn.technology.record import Corner, Drive, Technology
 
 __all__ = [
     "OHMIC",
     "Cell",
+    "Comparator",
     "Converter",
     "Corner",
     "Drift",
@@ -17,6 +26,7 @@ __all__ = [
     "Neuron",
     "Noise",
     "Periphery",
+    "SampleHold",
     "Technology",
     "Tia",
     "Variation",
