@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spicenn.compiler.layer import Array, Layer
 from spicenn.compiler.mapping import Mapping
 from spicenn.compiler.tiling import bias_rows, slice_weights
-from spicenn.technology import Technology
+from spicenn.errors import InputError
+from spicenn.periphery import adc, dac
+from spicenn.technology import Converter, Technology
 
 if TYPE_CHECKING:
     import torch
@@ -31,12 +35,31 @@ class Drive:
     offset: float
 
 
-def encode(x: Array, layer: Layer, mapping: Mapping, technology: Technology) -> Drive:
+# What draws the converters of one chip, one generator per chip.
+Generators = Sequence[np.random.Generator]
+
+_LINEAR = Converter()
+
+
+def encode(
+    x: Array,
+    layer: Layer,
+    mapping: Mapping,
+    technology: Technology,
+    chips: Generators | None = None,
+) -> Drive:
     """Turn a layer's inputs into pulses.
+
+    With ``input_bits`` every wordline has a converter of magnitudes, all of its pulses'
+    (``Technology.periphery.dac``); a sign is the driver's, which reverses the voltage.
 
     Parameters
     ----------
     x : (..., input) in the model's units; beyond the input scale it saturates.
+    chips : draw the converters' steps; x is then (chip or 1, ..., input) and the pulses
+        are (pulse, chip, ..., row). None has nominal converters.
+
+    Raises InputError where a pulse has more bits than a table of levels may have.
     """
     low = -1.0 if layer.signed else 0.0
     u = np.clip(x / layer.input_scale, low, 1.0)
@@ -49,32 +72,77 @@ def encode(x: Array, layer: Layer, mapping: Mapping, technology: Technology) -> 
     count = bias_rows(layer, mapping)
     fractions: list[Array] = []
     weights: list[float] = []
+    transfer = _transfer(layer, mapping, technology, x.shape[-1] + count, chips)
     for phase, sign in zip(phases, signs, strict=True):
         # The bias is driven once, in the first phase, at full scale over the phase's weight.
         drive = 1.0 / abs(sign) if sign > 0 else 0.0
         rows = np.full((*phase.shape[:-1], count), drive)
         for digit, weight in _pulses(
-            np.concatenate([phase, rows], axis=-1), layer, mapping, technology
+            np.concatenate([phase, rows], axis=-1), layer, mapping, technology, transfer
         ):
             fractions.append(digit)
             weights.append(sign * weight)
     return Drive(np.stack(fractions), np.array(weights), offset)
 
 
+def _transfer(
+    layer: Layer,
+    mapping: Mapping,
+    technology: Technology,
+    rows: int,
+    chips: Generators | None,
+) -> Sequence[Array] | None:
+    """Levels (row, level) of every chip's DACs, or of all chips' alike; None if linear."""
+    spec = technology.periphery.dac
+    if mapping.input_bits is None or spec.is_linear:
+        return None
+    size = _pulse_bits(mapping, layer, technology)
+    if chips is None or spec.dnl == 0.0:
+        return [dac.levels(size, spec, shape=(rows,))]
+    return [dac.levels(size, spec, rng, (rows,)) for rng in chips]
+
+
+def _pulse_bits(mapping: Mapping, layer: Layer, technology: Technology) -> int:
+    """Bits of a magnitude that one pulse carries."""
+    assert mapping.input_bits is not None
+    bits, _ = _resolution(mapping.input_bits, layer, technology)
+    return min(mapping.dac_bits or bits, bits)
+
+
+def _converted(code: NDArray[np.int64], sign: Array, transfer: Sequence[Array]) -> Array:
+    """Signed magnitudes through every chip's converters; a chip axis where they differ."""
+    if len(transfer) == 1:
+        (levels,) = transfer
+        return np.asarray(sign * levels[np.arange(code.shape[-1]), code])
+    result = np.empty((len(transfer), *code.shape[1:]))
+    for chip, levels in enumerate(transfer):
+        own = chip if len(code) > 1 else 0
+        result[chip] = sign[own] * levels[np.arange(code.shape[-1]), code[own]]
+    return result
+
+
 def _pulses(
-    u: Array, layer: Layer, mapping: Mapping, technology: Technology
+    u: Array,
+    layer: Layer,
+    mapping: Mapping,
+    technology: Technology,
+    transfer: Sequence[Array] | None,
 ) -> list[tuple[Array, float]]:
     """Split fractions in [-1, 1] into pulses and their weights."""
     if mapping.input_bits is None:
         return [(u, 1.0)]
     bits, levels = _resolution(mapping.input_bits, layer, technology)
-    size = min(mapping.dac_bits or bits, bits)
+    size = _pulse_bits(mapping, layer, technology)
     integer = np.rint(np.abs(u) * levels).astype(np.int64)
     result = []
     for pulse in range(math.ceil(bits / size)):
         digit = (integer >> (pulse * size)) & (2**size - 1)
         full = 2**size - 1
-        result.append((np.sign(u) * digit / full, full * 2.0 ** (pulse * size) / levels))
+        if transfer is None:
+            fraction = np.sign(u) * digit / full
+        else:
+            fraction = _converted(digit, np.sign(u), transfer)
+        result.append((fraction, full * 2.0 ** (pulse * size) / levels))
     return result
 
 
@@ -111,20 +179,54 @@ def driven(x: torch.Tensor, layer: Layer, mapping: Mapping, technology: Technolo
     return clipped + (value - clipped.detach()) if clipped.requires_grad else value
 
 
-def convert(difference: Array, layer: Layer, mapping: Mapping) -> Array:
+def convert(
+    difference: Array,
+    layer: Layer,
+    mapping: Mapping,
+    spec: Converter = _LINEAR,
+    chips: Generators | None = None,
+) -> Array:
     """Quantise differential currents, given over v_read (g_max - g_min), as the ADC does.
 
-    A uniform mid-tread converter of ``adc_bits`` over ± current_scale that saturates;
-    in two's complement the negative side reaches one step further.
+    A mid-tread converter of ``adc_bits`` over ± current_scale that saturates; in two's
+    complement the negative side reaches one step further.
+
+    Parameters
+    ----------
+    difference : (..., output · slice), each with a converter of its own.
+    spec : of the converters' steps.
+    chips : draw them; the difference is then (chip, ..., output · slice). None has
+        nominal converters.
+
+    Raises InputError where steps that are not equal need a table of too many levels.
     """
     if mapping.adc_bits is None:
         return difference
     top = 2 ** (mapping.adc_bits - 1) - 1
     step = layer.current_scale / top
-    return np.asarray(np.clip(np.rint(difference / step), -top - 1, top) * step)
+    if spec.is_linear:
+        return np.asarray(np.clip(np.rint(difference / step), -top - 1, top) * step)
+    if chips is None or spec.dnl == 0.0:
+        levels = adc.transitions(mapping.adc_bits, step, spec)
+        return np.asarray(adc.codes(difference, levels) * step)
+    if len(chips) != len(difference):
+        raise InputError(f"{len(chips)} chips' converters for {len(difference)} chips' currents")
+    result = np.empty_like(difference)
+    for chip, rng in enumerate(chips):
+        for output in range(difference.shape[-1]):
+            levels = adc.transitions(mapping.adc_bits, step, spec, rng)
+            result[chip, ..., output] = adc.codes(difference[chip, ..., output], levels) * step
+    return result
 
 
-def combine(difference: Array, drive_weight: Array, layer: Layer, mapping: Mapping) -> Array:
+def combine(
+    difference: Array,
+    drive_weight: Array,
+    layer: Layer,
+    mapping: Mapping,
+    spec: Converter = _LINEAR,
+    chips: Generators | None = None,
+) -> Array:
     """Sum converted differences over slices and pulses into outputs in units of full range.
 
     Parameters
@@ -132,6 +234,7 @@ def combine(difference: Array, drive_weight: Array, layer: Layer, mapping: Mappi
     difference : (..., pulse, output · slice), differential currents over
         v_read (g_max - g_min), not yet converted.
     drive_weight : (pulse,).
+    spec, chips : as for ``convert``.
 
     Returns
     -------
@@ -139,7 +242,7 @@ def combine(difference: Array, drive_weight: Array, layer: Layer, mapping: Mappi
     """
     outputs = difference.shape[-1] // mapping.slices
     shape = (*difference.shape[:-1], outputs, mapping.slices)
-    converted = convert(difference, layer, mapping).reshape(shape)
+    converted = convert(difference, layer, mapping, spec, chips).reshape(shape)
     return np.asarray(
         np.einsum("...pos,p,s->...o", converted, drive_weight, slice_weights(mapping))
     )

@@ -19,6 +19,7 @@ from spicenn.compiler.operators import DTYPES
 from spicenn.compiler.placement import PlacedTile
 from spicenn.compiler.product import Weights, linear_product, merged, tiled_product
 from spicenn.compiler.program import execute
+from spicenn.compiler.readout import beyond_matrices
 from spicenn.errors import EngineError
 from spicenn.kirchhoff.currents import effective_matrix
 
@@ -37,9 +38,16 @@ _ELEMENTS = 1 << 24
 def chip_module(chip: Chip, progress: Progress | None = None) -> ChipModule:
     """Compute every tile's effective matrix of a chip and return it as a module.
 
-    Raises EngineError for a cell that is not ohmic.
+    Raises EngineError for a cell that is not ohmic, or a periphery that no effective
+    matrix holds.
     """
     design = chip.design
+    if beyond := beyond_matrices(design):
+        raise EngineError(
+            f"{', '.join(beyond)}: not part of effective matrices",
+            where=f"design {design.name!r}",
+            remedy="use chip.run(x, engine='nodal' or 'ngspice'), or an ideal periphery",
+        )
     cell = design.technology.cell
     if not cell.is_ohmic:
         raise EngineError(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spicenn.compiler.converter import Drive, combine, encode
+from spicenn.compiler import readout
+from spicenn.compiler.converter import Drive
 from spicenn.compiler.layer import Array, Layer
 from spicenn.compiler.placement import PlacedTile, sample_tile
 from spicenn.compiler.program import execute
@@ -157,16 +158,22 @@ class _Run:
         span = technology.v_read * (technology.g_max - technology.g_min)
         z = np.zeros((*_full(x, self.chips, self.trials), layer.groups, layer.outputs))
         drives = [
-            encode(x[..., group, :], layer, mapping, technology) for group in range(layer.groups)
+            readout.encode(x[..., group, :], layer, group, self.design, self.chips, self.seed)
+            for group in range(layer.groups)
         ]
         for tile in self.design.tiles:
             if tile.layer is not layer:
                 continue
             slot = tile.slot
             drive = drives[slot.group]
-            current = self._tile(tile, drive, use)
+            current = readout.apply(
+                self._tile(tile, drive, use),
+                self._cells(tile).g, tile, self.design, self.chips, self.seed,
+            )  # fmt: skip
             difference = (current[..., 0::2] - current[..., 1::2]) / span
-            z[..., slot.group, slot.outputs] += combine(difference, drive.weight, layer, mapping)
+            z[..., slot.group, slot.outputs] += readout.combine(
+                difference, drive.weight, tile, self.design, self.chips, self.seed
+            )
             if drive.offset:
                 weight = weight_of_conductance(tile.g_target, mapping, technology)
                 inputs = max(0, min(layer.inputs, slot.rows.stop) - slot.rows.start)

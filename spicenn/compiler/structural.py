@@ -7,6 +7,7 @@ technology. ``forward`` is the design's own program with these matrices as tiles
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,6 +22,8 @@ from spicenn.compiler.placement import PlacedTile
 from spicenn.compiler.product import Noise, Weights, linear_product, merged, tiled_product
 from spicenn.compiler.program import execute
 from spicenn.compiler.reading import thermal_sigma
+from spicenn.compiler.readout import beyond_matrices
+from spicenn.errors import SpicennWarning
 from spicenn.kirchhoff.currents import effective_matrix
 from spicenn.technology import Technology
 from spicenn.technology.noise import (
@@ -75,8 +78,15 @@ def tile_moments(design: Design) -> tuple[TileMoments, ...]:
 
     The mean is the effective matrix of the mean conductances. A cell's spread is
     attenuated by its wires as its mean is; what a cell does to its neighbours through
-    the wires, a second-order effect, is left to the fit.
+    the wires, a second-order effect, is left to the fit. So is what amplifiers and
+    converters that are not ideal do, with a SpicennWarning.
     """
+    if beyond := beyond_matrices(design):
+        warnings.warn(
+            f"{', '.join(beyond)}: not part of effective matrices, left to the fit",
+            SpicennWarning,
+            stacklevel=2,
+        )
     technology = design.technology
     span = technology.g_max - technology.g_min
     result = []

@@ -63,10 +63,11 @@ def _solve(drive: Any, loop: Any) -> Any:
     xp = namespace(drive)
     size = xp.abs(drive)
     y = size / (1.0 + loop)
+    close = 4.0 * float(xp.finfo(y.dtype).eps)
     for _ in range(_STEPS):
         step = _newton_step(y, size, loop)
         y = y - step
-        if not bool((xp.abs(step) > 1e-15 * (1.0 + y)).any()):
+        if not bool((xp.abs(step) > close * (1.0 + y)).any()):
             break
     return xp.sign(drive) * y
 
