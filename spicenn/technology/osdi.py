@@ -13,7 +13,7 @@ from pathlib import Path
 from spicenn.errors import NetlistError
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
-_MOST_BYTES = 64 * 2**20
+MOST_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def compiled_model(
     if not trust_model:
         CompiledModel(str(Path(path).absolute()), "0" * 64)  # says what is missing, reads nothing
     real = inside(Path(path), allow_include)
-    found = hashlib.sha256(read_bytes(real, _MOST_BYTES)).hexdigest()
+    found = hashlib.sha256(read_bytes(real, MOST_BYTES)).hexdigest()
     if sha256 is not None and found != sha256:
         raise NetlistError(
             f"the compiled model has changed: its SHA-256 is {found}, not {sha256}",

@@ -97,6 +97,7 @@ def _open(send: Send) -> Simulation | None:
         "version": session.version,
         "klu": session.has_klu,
         "xspice": bool(session.has_xspice),
+        "osdi": session.has_osdi,
     }
     send({"ready": facts, "rss": memory()}, [])
     return Simulation(session)
@@ -113,7 +114,7 @@ def _serve(simulation: Simulation, header: Header, arrays: list[Array], send: Se
             send({"ok": True, "rss": memory()}, [simulation.conductances(header["text"])])
         elif kind == "netlist":
             found, runtime = simulation.netlist(
-                header["lines"], header["commands"], header["vectors"]
+                header["lines"], header["commands"], header["vectors"], header.get("osdi", ())
             )
             complexes = [bool(np.iscomplexobj(vector)) for vector in found]
             reply = {"ok": True, "runtime": runtime, "complex": complexes, "rss": memory()}

@@ -33,6 +33,7 @@ from spicenn.errors import (
     SpicennError,
     SpicennWarning,
 )
+from spicenn.technology.osdi import CompiledModel
 
 MEBIBYTE = 1 << 20
 # One message: large enough to cost nothing, small enough to hold twice.
@@ -67,6 +68,8 @@ class NgspiceEngine(Engine):
         self._tolerances = tolerances or Tolerances()
         self._lock = threading.RLock()
         self._child: Child | None = None
+        # Compiled models in the child: never to be unloaded, and two may share a name.
+        self._osdi: tuple[CompiledModel, ...] = ()
         self._facts: Header | None = None
         self._closed = False
 
@@ -130,7 +133,7 @@ class NgspiceEngine(Engine):
                     text = render_crossbar(
                         crossbar, g[chip], v[chip % len(v)], own, tolerances=self._tolerances
                     )
-                    self._solve_rendered(text, crossbar.bitlines, v.shape[1], result, chip)
+                    self._solve_rendered(text, crossbar, v.shape[1], result, chip)
         return result.solution()
 
     def run(
@@ -140,6 +143,7 @@ class NgspiceEngine(Engine):
         commands: Sequence[str] = ("run",),
         *,
         timeout: float | None = None,
+        osdi: Sequence[CompiledModel] = (),
     ) -> dict[str, NDArray[Any]]:
         """Run any analysis of a netlist given as text; its first line is its title.
 
@@ -147,6 +151,7 @@ class NgspiceEngine(Engine):
         ----------
         vectors : what to return of the last plot, e.g. ``"v(out)"``, ``"i(v1)"``, ``"time"``.
         commands : analyses; ``run`` does those in the netlist.
+        osdi : compiled Verilog-A that the netlist uses, e.g. ``cell.osdi``.
 
         Returns
         -------
@@ -164,7 +169,7 @@ class NgspiceEngine(Engine):
         }
         with self._lock:
             self._check_open()
-            header, arrays = self._ask(request, timeout or self.timeout)
+            header, arrays = self._ask(request, timeout or self.timeout, tuple(osdi))
         return {
             name: array.view(np.complex128) if is_complex else array
             for name, array, is_complex in zip(vectors, arrays, header["complex"], strict=True)
@@ -225,25 +230,32 @@ class NgspiceEngine(Engine):
                 raise
 
     def _solve_rendered(
-        self, text: str, bitlines: int, samples: int, result: Results, chip: int
+        self, text: str, crossbar: Crossbar, samples: int, result: Results, chip: int
     ) -> None:
         request = {
             "request": "netlist",
             "lines": text.splitlines(),
             "commands": ["run"],
-            "vectors": [f"i(vs_{j})" for j in range(bitlines)],
+            "vectors": [f"i(vs_{j})" for j in range(crossbar.bitlines)],
         }
         self._ready()  # raises where ngspice cannot run at all
         try:
-            header, arrays = self._ask(request, self.timeout)
+            header, arrays = self._ask(request, self.timeout, crossbar.cell.osdi)
             if any(len(array) != samples for array in arrays):
                 raise EngineError(f"ngspice returned {len(arrays[0])} samples of {samples}")
             result.put(chip, np.array(arrays).T, header["runtime"])
         except SpicennError as error:
             result.fail(chip, error, self.timeout if isinstance(error, SimulationTimeout) else 0.0)
 
-    def _ask(self, request: Header, timeout: float) -> tuple[Header, list[Array]]:
+    def _ask(
+        self, request: Header, timeout: float, osdi: tuple[CompiledModel, ...] = ()
+    ) -> tuple[Header, list[Array]]:
+        if osdi:
+            if self._osdi not in ((), osdi):
+                self._discard()
+            request = {**request, "osdi": [[model.path, model.sha256] for model in osdi]}
         child = self._ready()
+        self._osdi = osdi or self._osdi
         try:
             child.send(request, (), timeout)
             header, arrays = child.receive(timeout)
@@ -274,6 +286,7 @@ class NgspiceEngine(Engine):
         if self._child is not None:
             self._child.close()
             self._child = None
+            self._osdi = ()
 
     def _check_open(self) -> None:
         if self._closed:

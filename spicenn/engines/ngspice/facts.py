@@ -18,6 +18,7 @@ class NgspiceFacts:
     klu, xspice : whether it has them.
     executable : path of the plain ``ngspice``, None where it is not on PATH; only
         needed to run exported netlists by hand.
+    osdi : whether it loads compiled Verilog-A.
     problem, remedy : what is wrong and what to do, None where all is well.
     """
 
@@ -28,6 +29,7 @@ class NgspiceFacts:
     executable: str | None
     problem: str | None
     remedy: str | None
+    osdi: bool = False
 
     @property
     def usable(self) -> bool:
@@ -52,5 +54,5 @@ def ngspice_facts() -> NgspiceFacts:
         remedy = REMEDY
     return NgspiceFacts(
         facts["library"], facts["version"], facts["klu"], facts["xspice"],
-        executable, problem, remedy,
+        executable, problem, remedy, facts["osdi"],
     )  # fmt: skip

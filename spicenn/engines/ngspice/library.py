@@ -13,6 +13,11 @@ REMEDY = (
     "'spicenn doctor' shows what was found"
 )
 
+OSDI_REMEDY = (
+    "install an ngspice built with OSDI (configure --enable-osdi; Debian's and Ubuntu's "
+    "libngspice0 42 and newer have it), or use a cell without compiled models"
+)
+
 
 def candidates() -> list[str]:
     """Names and paths to try, in order. NGSPICE_LIBRARY_PATH, where set, is the only one."""

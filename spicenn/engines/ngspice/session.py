@@ -5,9 +5,11 @@ PySpice is untyped; the names used of it are ``NgSpiceShared`` and its ``ffi``.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
+import tempfile
 import warnings
 from collections import deque
 from pathlib import Path
@@ -16,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spicenn.engines.ngspice.library import REMEDY, candidates, last_resort
-from spicenn.errors import NgspiceNotFound
+from spicenn.engines.ngspice.library import OSDI_REMEDY, REMEDY, candidates, last_resort
+from spicenn.errors import EngineError, NgspiceNotFound, SpicennError
 
 with warnings.catch_warnings():
     # PySpice 1.5 holds invalid escape sequences.
@@ -28,6 +30,8 @@ with warnings.catch_warnings():
 # it finds there.
 LONGEST_COMMAND = 900
 _KEPT_LINES = 400
+# What ngspice's command line takes for a word as it is.
+_WORD = re.compile(r"[A-Za-z0-9_./+-]+\Z")
 
 
 class Session(NgSpiceShared):  # type: ignore[misc]
@@ -44,10 +48,15 @@ class Session(NgSpiceShared):  # type: ignore[misc]
         self._points: list[list[float]] = [[]]
         self._point = 0
         self._index: dict[bytes, int] = {}
+        self._compiled: set[str] = set()
         super().__init__(send_data=True)
         self._command = self._ngspice_shared.ngSpice_Command
         # Words that are no command would otherwise go to a shell.
         self.execute(b"unset unixcom")
+        self.messages.clear()
+        # Without a path it complains of that, unless it is no command.
+        self.execute(b"osdi")
+        self.has_osdi = "no such command" not in self.text()
         self.messages.clear()
 
     # What PySpice calls on construction.
@@ -146,6 +155,48 @@ class Session(NgSpiceShared):  # type: ignore[misc]
         self._command(b"destroy all")
         self._command(ffi.NULL)
         self._stdout.clear()
+
+    def load_compiled(self, path: str, sha256: str) -> None:
+        """Load compiled Verilog-A, before a circuit that uses it. It stays for good.
+
+        What is loaded is a copy of the very bytes that were checked, under a name without
+        blanks and capitals. Raises EngineError where it has changed or does not load.
+        """
+        if sha256 in self._compiled:
+            return
+        from spicenn.technology.osdi import MOST_BYTES, read_bytes
+
+        if not self.has_osdi:
+            raise EngineError(
+                f"this libngspice cannot load compiled models such as {path}", remedy=OSDI_REMEDY
+            )
+        try:
+            data = read_bytes(Path(path), MOST_BYTES)
+        except SpicennError as error:
+            raise EngineError(f"{path} {error.what}", remedy=error.remedy) from error
+        found = hashlib.sha256(data).hexdigest()
+        if found != sha256:
+            raise EngineError(
+                f"{path} has changed: its SHA-256 is {found}, not {sha256}",
+                remedy="restore the file, or make the cell anew from this one",
+            )
+        with tempfile.TemporaryDirectory(prefix="spicenn-") as folder:
+            copy = Path(folder) / "model.osdi"
+            copy.write_bytes(data)
+            if not _WORD.match(str(copy)):
+                raise EngineError(
+                    f"ngspice cannot be told of the path {str(copy)!r}",
+                    remedy="set TMPDIR to a folder of letters, digits and ._+- only",
+                )
+            self.messages.clear()
+            self.execute(b"osdi " + os.fsencode(copy))
+        said = self.text().replace(str(copy), Path(path).name)
+        if self.dead or re.search(r"error|couldn't", said, re.IGNORECASE):
+            raise EngineError(
+                f"ngspice does not load {path}: {' '.join(said.split())[:400]}",
+                remedy="it must be compiled for this machine, as OSDI 0.3 or 0.4",
+            )
+        self._compiled.add(sha256)
 
     def load(self, lines: list[str]) -> bool:
         """Load a netlist as the current circuit; True if ngspice did not say that it failed."""

@@ -111,13 +111,24 @@ class Simulation:
         return 1.0 / resistance.reshape(loaded.wordlines, loaded.bitlines)
 
     def netlist(
-        self, lines: list[str], commands: Sequence[str], vectors: Sequence[str]
+        self,
+        lines: list[str],
+        commands: Sequence[str],
+        vectors: Sequence[str],
+        osdi: Sequence[Sequence[str]] = (),
     ) -> tuple[list[NDArray[Any]], float]:
         """Load a netlist, run commands, fetch vectors of the last plot, remove it.
+
+        Compiled models, each a path and a SHA-256, are loaded before it.
 
         Raises LoadError, or the error that stands for a failed analysis.
         """
         start = perf_counter()
+        for path, sha256 in osdi:
+            try:
+                self.session.load_compiled(path, sha256)
+            except EngineError as error:
+                raise LoadError(error) from error
         self.session.messages.clear()
         good = self.session.load(lines)
         said = self.session.text()
