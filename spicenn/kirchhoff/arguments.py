@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -21,8 +22,8 @@ class Arrays:
     """Arguments as the solvers take them, and the shape that the answer gets back.
 
     g : (chip, wordline, bitline). v : (chip or 1, sample, wordline), or None. r_wordline,
-    r_bitline : (chip or 1, wordline or 1, bitline or 1). All NumPy arrays or all
-    tensors, float64.
+    r_bitline : (chip or 1, wordline or 1, bitline or 1). parameters : of the cells,
+    each (chip, wordline, bitline). All NumPy arrays or all tensors, float64.
     batch : leading axes of the answer, with the sample axis where there is one.
     """
 
@@ -31,14 +32,23 @@ class Arrays:
     r_wordline: Any
     r_bitline: Any
     batch: tuple[int, ...]
+    parameters: Mapping[str, Any]
 
 
-def arrays(g: Any, v: Any, r_wordline: Any, r_bitline: Any) -> Arrays:
+def arrays(
+    g: Any,
+    v: Any,
+    r_wordline: Any,
+    r_bitline: Any,
+    parameters: Mapping[str, Any] | None = None,
+) -> Arrays:
     """Check and broadcast. Raises InputError that names the argument.
 
     v may be ``NO_SAMPLES``, where the arrays alone are asked for.
     """
+    labels = {name: f"parameters[{name!r}]" for name in parameters or {}}
     given = {"g": g, "v": v, "r_wordline": r_wordline, "r_bitline": r_bitline}
+    given |= {labels[name]: x for name, x in (parameters or {}).items()}
     known = _alike({name: x for name, x in given.items() if x is not NO_SAMPLES})
     g = known["g"]
     if g.ndim < 2 or 0 in g.shape:
@@ -62,6 +72,8 @@ def arrays(g: Any, v: Any, r_wordline: Any, r_bitline: Any) -> Arrays:
                 f"{name} has shape {tuple(r.shape)}, expected one value or one per segment, "
                 f"(…, {lines[0]}, {lines[1]})"
             )
+    for name in labels.values():
+        known[name] = _of_cells(name, known[name], lines)
     _check_values(known)
     leads = {name: tuple(x.shape[:-2]) for name, x in known.items()}
     try:
@@ -76,8 +88,22 @@ def arrays(g: Any, v: Any, r_wordline: Any, r_bitline: Any) -> Arrays:
         if v is not NO_SAMPLES:
             flat["v"] = known["v"].reshape(1, -1, lines[0])
     else:
-        flat = {name: _flat(x, batch, shared=name != "g") for name, x in known.items()}
-    return Arrays(flat["g"], flat.get("v"), flat["r_wordline"], flat["r_bitline"], answer)
+        own = {"g", *labels.values()}
+        flat = {name: _flat(x, batch, shared=name not in own) for name, x in known.items()}
+    of_cells = {name: flat[label] for name, label in labels.items()}
+    return Arrays(flat["g"], flat.get("v"), flat["r_wordline"], flat["r_bitline"], answer, of_cells)
+
+
+def _of_cells(name: str, x: Any, lines: tuple[int, ...]) -> Any:
+    """A parameter as (…, wordline, bitline)."""
+    last = tuple(x.shape[-2:])
+    last = (1,) * (2 - len(last)) + last
+    if any(length not in (1, line) for length, line in zip(last, lines, strict=True)):
+        raise InputError(
+            f"{name} has shape {tuple(x.shape)}, expected one value or one per cell, "
+            f"(…, {lines[0]}, {lines[1]})"
+        )
+    return namespace(x).broadcast_to(x, (*x.shape[:-2], *lines))
 
 
 def _flat(x: Any, batch: tuple[int, ...], *, shared: bool) -> Any:
@@ -156,9 +182,10 @@ def _check_values(known: dict[str, Any]) -> None:
     bounds = {"g": (0.0, inf, "finite and at least 0"), "v": (-inf, inf, "finite")}
     for name, value in known.items():
         x = value.detach() if is_tensor(value) else value
-        low, high, wanted = bounds.get(name, (0.0, None, "at least 0"))
+        kind = "v" if name.startswith("parameters") else name
+        low, high, wanted = bounds.get(kind, (0.0, None, "at least 0"))
         least, most = float(x.min()), float(x.max())  # NaN where there is one
-        # g may be 0 and a wire infinite; voltages lie inside their bounds.
+        # g may be 0 and a wire infinite; voltages and parameters lie inside their bounds.
         if (least >= low if low == 0 else least > low) and (high is None or most < high):
             continue
         array = _to_numpy(x)

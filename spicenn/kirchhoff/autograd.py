@@ -10,12 +10,16 @@ dL/dp = λᵀ (∂s/∂p − ∂A/∂p x) (Director and Rohrer, IEEE Trans. Circ
     source    dL/dv = −(current of λ out of that source)
     segment   dL/dr = (current of x) (current of λ), along the wire in both
 
-A nonlinear cell has its slope ∂i/∂u at the solution for a conductance in A.
+A nonlinear cell has its slope ∂i/∂u at the solution for a conductance in A. Where a
+cell's current depends on its bitline's voltage as well, by τ = ∂i/∂b, A is not
+symmetric, and its transpose takes -τ (λ_W - λ_B) into the bitline's nodes: λ is found by
+``krylov``, around the symmetric part, and what went into the nodes is part of λ's
+currents.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +28,8 @@ from torch import Tensor
 
 from spicenn.errors import InputError
 from spicenn.kirchhoff import linear, newton, tensor
-from spicenn.kirchhoff.laws import Law
+from spicenn.kirchhoff.krylov import fixed_point, total
+from spicenn.kirchhoff.laws import Cells, GatedLaw, Law, with_parameters
 from spicenn.kirchhoff.linear import Fields
 
 Solver = Callable[..., Fields]
@@ -36,13 +41,14 @@ def currents(
     r_wordline: Tensor,
     r_bitline: Tensor,
     *,
-    law: Law | None = None,
+    law: Law | GatedLaw | None = None,
+    parameters: Mapping[str, Tensor] | None = None,
     rtol: float = 1e-9,
     threads: int | None = None,
     voltages: bool = True,
     solver: Solver | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor, Tensor]:
-    """Solve every chip at every sample, differentiably in all four tensors.
+    """Solve every chip at every sample, differentiably in all tensors.
 
     Parameters
     ----------
@@ -50,6 +56,7 @@ def currents(
     r_wordline, r_bitline : (chip or 1, wordline or 1, bitline or 1) [Ω].
         All float64, on one device.
     law : of every cell; None is i = g u.
+    parameters : fields of the law that differ from cell to cell, each shaped as g.
     voltages : whether to return the nodes' voltages.
     solver : ``linear.solve`` for tensors, or ``tensor.solve``; None is the compiled one
         on the CPU and the one in torch elsewhere.
@@ -65,12 +72,13 @@ def currents(
     """
     if solver is None:
         solver = compiled if g.device.type == "cpu" else tensor.solve
-    inputs = (g, v, r_wordline, r_bitline)
+    own = dict(parameters or {})
+    inputs = (g, v, r_wordline, r_bitline, *own.values())
     if not torch.is_grad_enabled():
         # Nothing will ask for a gradient: keep nothing for one.
-        inputs = (g.detach(), v.detach(), r_wordline.detach(), r_bitline.detach())
-    method = _Method(law, rtol, threads, voltages, solver)
-    solution: Any = _Currents.apply(*inputs, method)  # type: ignore[no-untyped-call]
+        inputs = tuple(x.detach() for x in inputs)
+    method = _Method(law, tuple(own), rtol, threads, voltages, solver)
+    solution: Any = _Currents.apply(method, *inputs)  # type: ignore[no-untyped-call]
     return (*solution,)
 
 
@@ -86,66 +94,108 @@ def compiled(*tensors: Tensor, **options: Any) -> Fields:
 
 @dataclass(frozen=True, eq=False)
 class _Method:
-    law: Law | None
+    law: Law | GatedLaw | None
+    names: tuple[str, ...]  # of the parameters
     rtol: float
     threads: int | None
     voltages: bool
     solver: Solver
 
+    def cells(self, g: Tensor, parameters: tuple[Tensor, ...]) -> Cells | None:
+        """The cells' law, None where they are ohmic; with an axis of samples."""
+        if self.law is None:
+            return None
+        each = {name: x[:, None] for name, x in zip(self.names, parameters, strict=True)}
+        return Cells(with_parameters(self.law, each), g[:, None])
+
     def forward(
-        self, g: Tensor, v: Tensor, r_wordline: Tensor, r_bitline: Tensor, *, voltages: bool
-    ) -> Fields:
+        self, g: Tensor, v: Tensor, r_wordline: Tensor, r_bitline: Tensor,
+        parameters: tuple[Tensor, ...], *, voltages: bool,
+    ) -> Fields:  # fmt: skip
         if self.law is None:
             return self.solver(
                 g, r_wordline, r_bitline, v=v, rtol=self.rtol, voltages=voltages,
                 threads=self.threads,
             )  # fmt: skip
         return newton.solve(
-            self.law, g, r_wordline, r_bitline, v=v, rtol=self.rtol, threads=self.threads,
-            linear_solve=self.solver,
+            self.law, g, r_wordline, r_bitline, v=v,
+            parameters=dict(zip(self.names, parameters, strict=True)),
+            rtol=self.rtol, threads=self.threads, linear_solve=self.solver,
         )  # fmt: skip
 
     def adjoint(
-        self, slope: Tensor, r_wordline: Tensor, r_bitline: Tensor, *,
+        self, slope: Tensor, tail: Tensor | None, r_wordline: Tensor, r_bitline: Tensor, *,
         ends: Tensor, into_wordline: Tensor | None, into_bitline: Tensor | None, voltages: bool,
-    ) -> Fields:  # fmt: skip
-        """Solve for λ; slope (chip, 1 or sample, m, n), the samples' own or one for all."""
+    ) -> tuple[Fields, Tensor | None]:  # fmt: skip
+        """Solve for λ; also what went into the bitlines' nodes for it.
+
+        slope (chip, 1 or sample, m, n), the samples' own or one for all; tail is ∂i/∂b of
+        gated cells (chip, sample, m, n).
+        """
         batch = ends.shape[:2]
-        shared = slope.shape[1] == 1
+        shared = slope.shape[1] == 1 and tail is None
 
         def folded(x: Tensor | None) -> Tensor | None:
             return x if shared or x is None else _problems(x, batch)
 
-        fields = self.solver(
-            (slope if shared else _problems(slope, batch))[:, 0],
-            r_wordline if shared else _per_problem(r_wordline, batch),
-            r_bitline if shared else _per_problem(r_bitline, batch),
-            v=folded(slope.new_zeros(*batch, slope.shape[2])),
-            ends=folded(ends),
-            into_wordline=folded(into_wordline),
-            into_bitline=folded(into_bitline),
-            rtol=self.rtol,
-            voltages=voltages,
-            threads=self.threads,
-        )
-        linear.require_converged(fields.residual, self.rtol)
-        return Fields(
+        def solved(v: Tensor, into: Tensor | None, *, driven: bool, voltages: bool) -> Fields:
+            return self.solver(
+                (slope if shared else _problems(slope, batch))[:, 0],
+                r_wordline if shared else _per_problem(r_wordline, batch),
+                r_bitline if shared else _per_problem(r_bitline, batch),
+                v=v,
+                ends=folded(ends) if driven else None,
+                into_wordline=folded(into_wordline) if driven else None,
+                into_bitline=into,
+                rtol=self.rtol if tail is None else 0.1 * self.rtol,
+                voltages=voltages,
+                threads=self.threads,
+            )
+
+        still = folded(slope.new_zeros(*batch, slope.shape[2]))
+        assert still is not None
+        into = folded(into_bitline)
+        fields = solved(still, into, driven=True, voltages=voltages or tail is not None)
+        residual = fields.residual
+        if tail is not None:
+            gate = _problems(tail, batch)
+            across = fields.on_wordline - fields.on_bitline
+
+            def response(change: Tensor) -> Tensor:
+                more = solved(still, -gate * change, driven=False, voltages=True)
+                linear.require_converged(more.residual, self.rtol)
+                difference: Tensor = more.on_wordline - more.on_bitline
+                return difference
+
+            scale = total(abs(_problems(slope, batch) * across))
+            for x in (folded(into_wordline), into):
+                scale = scale if x is None else scale + total(abs(x))
+            across, left = fixed_point(across, response, weight=gate, bound=0.1 * self.rtol * scale)
+            into = -gate * across if into is None else into - gate * across
+            fields = solved(still, into, driven=True, voltages=voltages)
+            residual = fields.residual + left / torch.where(scale > 0, scale, 1.0)
+        linear.require_converged(residual, self.rtol)
+        unfolded = Fields(
             *(None if x is None else x.reshape(*batch, *x.shape[2:]) for x in vars(fields).values())
         )
+        return unfolded, None if into is None else into.reshape(*batch, *into.shape[2:])
 
 
 class _Currents(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, g: Tensor, v: Tensor, r_wordline: Tensor, r_bitline: Tensor, method: _Method
-    ) -> tuple[Tensor | None, ...]:
-        to_g, to_v, *to_wires, _ = ctx.needs_input_grad
+        ctx: Any, method: _Method, g: Tensor, v: Tensor, r_wordline: Tensor, r_bitline: Tensor,
+        *parameters: Tensor,
+    ) -> tuple[Tensor | None, ...]:  # fmt: skip
+        _, to_g, to_v, *others = ctx.needs_input_grad
         # Of ohmic cells the response to the sources is the same at any voltage.
-        needed = to_g or any(to_wires) or (to_v and method.law is not None)
-        fields = method.forward(g, v, r_wordline, r_bitline, voltages=needed or method.voltages)
+        needed = to_g or any(others) or (to_v and method.law is not None)
+        fields = method.forward(
+            g, v, r_wordline, r_bitline, parameters, voltages=needed or method.voltages
+        )
         on_wordline, on_bitline = fields.on_wordline, fields.on_bitline
         cells = (on_wordline, on_bitline) if needed else (None, None)
-        ctx.save_for_backward(g, r_wordline, r_bitline, *cells)
+        ctx.save_for_backward(g, r_wordline, r_bitline, *cells, *parameters)
         ctx.method, ctx.shape_of_v = method, v.shape
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(fields.residual, fields.iterations)
@@ -165,36 +215,60 @@ class _Currents(torch.autograd.Function):
                 where="crossbar",
                 remedy="differentiate the gradient by finite differences",
             )
+        method: _Method = ctx.method
+        nothing = (None,) * len(method.names)
         if current is None and on_wordline is None and on_bitline is None:
-            return None, None, None, None, None
-        g, r_wordline, r_bitline, W, B = ctx.saved_tensors
-        law = ctx.method.law
-        to_g, to_v, to_r_wordline, to_r_bitline, _ = ctx.needs_input_grad
-        cell = g[:, None]
+            return None, None, None, None, None, *nothing
+        g, r_wordline, r_bitline, W, B, *parameters = ctx.saved_tensors
+        _, to_g, to_v, to_r_wordline, to_r_bitline, *to_parameters = ctx.needs_input_grad
+        cell, cells = g[:, None], method.cells(g, tuple(parameters))
         u = None if W is None else W - B
-        slope = cell if law is None else law.slope(u, cell)
+        slope = cell if cells is None else cells.slope(u, B)
+        gated = cells is not None and cells.gated
+        tail = cells.transconductance(u, B) if cells is not None and gated else None
         if current is None:
             current = g.new_zeros(len(g), ctx.shape_of_v[1], g.shape[2])
-        adjoint = ctx.method.adjoint(
-            slope, r_wordline, r_bitline,
-            ends=current, into_wordline=on_wordline, into_bitline=on_bitline,
-            voltages=to_g or to_r_wordline or to_r_bitline,
+        of_cells = to_g or to_r_wordline or to_r_bitline or any(to_parameters)
+        adjoint, into_bitline = method.adjoint(
+            slope, tail, r_wordline, r_bitline,
+            ends=current, into_wordline=on_wordline, into_bitline=on_bitline, voltages=of_cells,
         )  # fmt: skip
         for_g = for_v = for_r_wordline = for_r_bitline = None
+        for_parameters: tuple[Tensor | None, ...] = nothing
         if to_v:
             for_v = -adjoint.source.sum_to_size(ctx.shape_of_v)
-        if not (to_g or to_r_wordline or to_r_bitline):
-            return None, for_v, None, None, None
+        if not of_cells:
+            return None, None, for_v, None, None, *nothing
         across = adjoint.on_wordline - adjoint.on_bitline
         if to_g:
-            sensitivity = u if law is None else law.sensitivity(u, cell)
+            sensitivity = u if cells is None else cells.sensitivity(u, B)
             for_g = -(across * sensitivity).sum(1)
-        cells = cell * u if law is None else law.current(u, cell)
+        if any(to_parameters):
+            assert u is not None
+            for_parameters = _by_parameters(method, g, parameters, to_parameters, u, B, -across)
+        through = cell * u if cells is None else cells.current(u, B)
         if to_r_wordline:
-            for_r_wordline = _wires(r_wordline, _beyond, cells, slope * across, on_wordline, -1)
+            for_r_wordline = _wires(r_wordline, _beyond, through, slope * across, on_wordline, -1)
         if to_r_bitline:
-            for_r_bitline = _wires(r_bitline, _above, cells, slope * across, on_bitline, 1)
-        return for_g, for_v, for_r_wordline, for_r_bitline, None
+            for_r_bitline = _wires(r_bitline, _above, through, slope * across, into_bitline, 1)
+        return None, for_g, for_v, for_r_wordline, for_r_bitline, *for_parameters
+
+
+def _by_parameters(
+    method: _Method, g: Tensor, parameters: list[Tensor], wanted: list[bool], u: Tensor, b: Tensor,
+    cotangent: Tensor,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """Gradients of the parameters, of which a law gives no derivatives itself."""
+    with torch.enable_grad():
+        leaves = [
+            x.detach().requires_grad_(need) for x, need in zip(parameters, wanted, strict=True)
+        ]
+        cells = method.cells(g.detach(), tuple(leaves))
+        assert cells is not None
+        asked = [x for x, need in zip(leaves, wanted, strict=True) if need]
+        found = torch.autograd.grad(cells.current(u, b), asked, cotangent, allow_unused=True)
+    each = iter(found)
+    return tuple(next(each) if need else None for need in wanted)
 
 
 def _beyond(x: Tensor) -> Tensor:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+from spicenn.errors import InputError
 from spicenn.kirchhoff import linear, newton
 from spicenn.kirchhoff.arguments import NO_SAMPLES, Arrays, arrays, checked_law, tolerance
-from spicenn.kirchhoff.laws import Law, is_tensor
+from spicenn.kirchhoff.laws import Cells, GatedLaw, Law, is_tensor, with_parameters
 from spicenn.kirchhoff.linear import require_converged
 from spicenn.kirchhoff.matrix import Solve, product, solver, transfer_matrix
 from spicenn.kirchhoff.threads import thread_count
@@ -39,7 +42,8 @@ def crossbar_currents(
     r_wordline: Any,
     r_bitline: Any,
     rtol: float = 1e-9,
-    law: Law | None = None,
+    law: Law | GatedLaw | None = None,
+    parameters: Mapping[str, Any] | None = None,
     details: bool = False,
     threads: int | None = None,
 ) -> Any:
@@ -60,6 +64,8 @@ def crossbar_currents(
         the ground carries no current and is given 0 V.
     rtol : bound of the residual (see ``CrossbarSolution``).
     law : current of a cell at its voltage, e.g. ``spicenn.kirchhoff.Sinh()``; None is ohmic.
+    parameters : fields of the law that differ from cell to cell, e.g. ``{"dvt": …}``, each
+        (…, wordline, bitline) or one value, in SI units.
     details : return a ``CrossbarSolution``, with the nodes' voltages and the residuals.
     threads : to use; None is every core that this process was given, within
         OMP_NUM_THREADS and NUMBA_NUM_THREADS.
@@ -67,14 +73,14 @@ def crossbar_currents(
     Returns
     -------
     (…, sample, bitline) [A], float64; tensors where an argument is one, differentiable
-    in g, v and the wires by one adjoint solve (first derivatives in backward mode;
+    in g, v, the wires and the parameters by one adjoint solve (first derivatives in backward mode;
     ``torch.func`` is not supported). On a CUDA device all of it runs there.
 
     Raises InputError naming the argument, and ConvergenceError rather than return an
     answer whose residual is above rtol.
     """
     rtol, threads, law = tolerance(rtol), thread_count(threads), checked_law(law)
-    given = arrays(g, v, r_wordline, r_bitline)
+    given, law = _linear_as_such(arrays(g, v, r_wordline, r_bitline, parameters), law)
     wires = (given.r_wordline, given.r_bitline)
     if law is None and not details:
         current, residual = product(given.g, *wires, given.v, _solver(given, rtol, threads))
@@ -88,7 +94,11 @@ def crossbar_currents(
     if not details:
         return current
     cell, u = given.g[:, None], on_wordline - on_bitline
-    through = cell * u if law is None else law.current(u, cell)
+    if law is None:
+        through = cell * u
+    else:
+        own = {name: x[:, None] for name, x in given.parameters.items()}
+        through = Cells(with_parameters(law, own), cell).current(u, on_bitline)
     cells = (*given.batch, *given.g.shape[-2:])
     return CrossbarSolution(
         current,
@@ -130,6 +140,16 @@ def effective_matrix(
     return matrix.reshape(*given.batch, *given.g.shape[-2:])
 
 
+def _linear_as_such(given: Arrays, law: Any) -> tuple[Arrays, Any]:
+    """A law that is linear as conductances and no law. Raises InputError for parameters."""
+    if law is None and given.parameters:
+        raise InputError("parameters are given, but no law that has them")
+    if not hasattr(law, "conductance"):
+        return given, law
+    g = with_parameters(law, given.parameters).conductance(given.g)
+    return replace(given, g=g, parameters={}), None
+
+
 def _solver(given: Arrays, rtol: float, threads: int) -> Solve:
     """Currents and residuals alone, of arrays or tensors."""
     if not is_tensor(given.g):
@@ -146,7 +166,7 @@ def _solver(given: Arrays, rtol: float, threads: int) -> Solve:
 
 
 def _solved(
-    given: Arrays, rtol: float, law: Law | None, threads: int, voltages: bool
+    given: Arrays, rtol: float, law: Law | GatedLaw | None, threads: int, voltages: bool
 ) -> tuple[Any, Any, Any, Any, Any]:
     """Currents, both kinds of voltages, residuals and iterations."""
     g, v, wires = given.g, given.v, (given.r_wordline, given.r_bitline)
@@ -154,12 +174,15 @@ def _solved(
         from spicenn.kirchhoff import autograd
 
         return autograd.currents(
-            g, v, *wires, law=law, rtol=rtol, threads=threads, voltages=voltages
-        )
+            g, v, *wires, law=law, parameters=given.parameters, rtol=rtol, threads=threads,
+            voltages=voltages,
+        )  # fmt: skip
     if law is None:
         fields = linear.solve(g, *wires, v=v, rtol=rtol, threads=threads)
     else:
-        fields = newton.solve(law, g, *wires, v=v, rtol=rtol, threads=threads)
+        fields = newton.solve(
+            law, g, *wires, v=v, parameters=given.parameters, rtol=rtol, threads=threads
+        )
     return (
         fields.current, fields.on_wordline, fields.on_bitline, fields.residual, fields.iterations
     )  # fmt: skip

@@ -70,9 +70,7 @@ class Memristor:
             value = getattr(self, field.name)
             least = 0.0 if field.name in ("beta", "gap_min") else math.ulp(0.0)
             if not (isinstance(value, int | float) and least <= value < math.inf):
-                raise InputError(
-                    f"{field.name} = {value!r} is out of range", where="memristor"
-                )
+                raise InputError(f"{field.name} = {value!r} is out of range", where="memristor")
         if not self.gap_min < self.gap_max:
             raise InputError(
                 f"gap_min = {self.gap_min:g} is not below gap_max = {self.gap_max:g}",
@@ -117,9 +115,9 @@ class Memristor:
         xp = namespace(state)
         over = self.ea / (_BOLTZMANN_EV * self.temperature)
         # In units of the barrier: exp(-over) sinh(over field) never overflows.
-        field = self.a0 / (self.thickness * self.ea) * xp.clip(
-            self._enhancement(state), 0.0, None
-        ) * u
+        field = (
+            self.a0 / (self.thickness * self.ea) * xp.clip(self._enhancement(state), 0.0, None) * u
+        )
         inside = xp.clip(field, -1.0, 1.0)
         hops = xp.exp(over * (inside - 1)) - xp.exp(-over * (inside + 1))
         hops = hops + over * (1 + math.exp(-2 * over)) * (field - inside)

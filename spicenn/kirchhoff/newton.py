@@ -1,23 +1,27 @@
 """Crossbars of nonlinear cells: Newton's method on the cells' companion conductances.
 
 Wires are linear, so each step keeps Kirchhoff's law in them exactly for cell currents h
-of its own; what is wrong is only that h differs from the law's i(u). The circuit's
-content is convex for monotone cells: there is one solution, and a step that goes past
-the minimum along its direction is shortened.
+of its own; what is wrong is only that h differs from the law's i(u). For cells of two
+terminals the circuit's content is convex: there is one solution, and a step that goes
+past the minimum along its direction is shortened. A gate that is referred to the ground
+adds ∂i/∂b to the circuit's matrix, which is then not symmetric and no content's: the
+step is found by ``krylov`` around the symmetric part, and shortened until the cells'
+imbalance falls.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from dataclasses import fields as fields_of
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from spicenn.kirchhoff import linear
-from spicenn.kirchhoff.laws import Law, namespace
+from spicenn.kirchhoff.krylov import fixed_point, total
+from spicenn.kirchhoff.laws import Cells, GatedLaw, Law, namespace, with_parameters
 from spicenn.kirchhoff.linear import Fields
 
 # Down an exponential a step is one of its scale voltages; other laws take 2 to 8.
@@ -27,6 +31,8 @@ _CELLS_AT_ONCE = 2**21
 _SHORTENINGS = 40
 # A step is good where the content's slope along it has not grown beyond this share.
 _CURVATURE = 0.9
+# Of gated cells, where the imbalance has fallen by this part of what it should.
+_DECREASE = 0.1
 # Residual of the linear solves while the cells are far from their solution.
 _LOOSE = 1e-3
 # What such a tolerance is cut down to at most.
@@ -34,12 +40,13 @@ _FINEST = 1e-4
 
 
 def solve(
-    law: Law,
+    law: Law | GatedLaw,
     g: Any,
     r_wordline: Any,
     r_bitline: Any,
     *,
     v: Any,
+    parameters: Mapping[str, Any] | None = None,
     rtol: float = 1e-9,
     linear_solve: Callable[..., Fields] = linear.solve,
     threads: int | None = None,
@@ -50,6 +57,7 @@ def solve(
     ----------
     law : of every cell.
     g, r_wordline, r_bitline, v : as ``linear.solve`` takes them.
+    parameters : fields of the law that differ from cell to cell, each shaped as g.
     linear_solve : ``linear.solve``, or its torch twin for tensors.
 
     Returns
@@ -70,10 +78,12 @@ def solve(
             return x if x.shape[0] == 1 else x[chip]
 
         volts = v[chip if v.shape[0] > 1 else 0 * chip, sample][:, None]
-        arrays = (g[chip], of(r_wordline), of(r_bitline), volts)
+        each = {name: x[chip][:, None] for name, x in (parameters or {}).items()}
+        cells = Cells(with_parameters(law, each), g[chip][:, None])
+        circuit = _Circuit(cells, of(r_wordline), of(r_bitline), volts, rtol, linear_solve, threads)
         # A step too far down an exponential overflows, and is shortened.
         with np.errstate(over="ignore", invalid="ignore"):
-            parts.append(_problems(law, *arrays, rtol, linear_solve, threads))
+            parts.append(_newton(circuit))
 
     def joined(each: list[Any]) -> Any:
         whole = xp.concatenate(each)
@@ -84,48 +94,76 @@ def solve(
     )
 
 
-def _problems(
-    law: Law,
-    g: Any,
-    r_wordline: Any,
-    r_bitline: Any,
-    v: Any,
-    rtol: float,
-    linear_solve: Callable[..., Fields],
-    threads: int | None,
-) -> Fields:
-    """One sample each: g (problem, wordline, bitline), v (problem, 1, wordline)."""
-    xp = namespace(g)
-    cell = g[:, None]
+@dataclass(frozen=True, eq=False)
+class _Circuit:
+    """One sample each: cells of g (problem, 1, wordline, bitline), v (problem, 1, wordline)."""
 
-    def companion(u: Any, i: Any, guess: Any, tolerance: Any) -> tuple[Fields, Any, Any]:
-        """One linear solve around u: fields, the cells' currents and what it left over [A].
+    cells: Cells
+    r_wordline: Any
+    r_bitline: Any
+    v: Any
+    rtol: float
+    linear_solve: Callable[..., Fields]
+    threads: int | None
 
-        The tolerance is over the cells' currents i. Those of their companions, which
-        ``linear.solve`` knows, may be far larger and cancel.
+    def step(self, u: Any, b: Any, i: Any, guess: Any, tolerance: Any) -> tuple[Fields, Any, Any]:
+        """One of Newton's: fields, the cells' currents and what the wires left over [A].
+
+        The tolerance is over the cells' currents i.
         """
-        slope = law.slope(u, cell)
-        offset = i - slope * u
-        scale = total(abs(slope * u)) + 2 * total(abs(offset))
+        slope = self.cells.slope(u, b)
+        if not self.cells.gated:
+            return self._companion(slope, i - slope * u, i, guess, tolerance)
+        xp = namespace(u)
+        tail = self.cells.transconductance(u, b)
+        first, h, _ = self._companion(slope, i - slope * u, i, guess, tolerance)
+        still = xp.zeros_like(self.v)
+        # What is solved asks for nothing more.
+        rtol = xp.where(xp.isinf(tolerance), tolerance, 0.1 * tolerance)
+
+        def response(change: Any) -> Any:
+            """The bitlines' voltages for what their own change does to the cells."""
+            more = tail * change
+            return self.linear_solve(
+                slope[:, 0], self.r_wordline, self.r_bitline, v=still, rtol=rtol,
+                into_wordline=-more, into_bitline=more, threads=self.threads,
+            ).on_bitline  # fmt: skip
+
+        change, _ = fixed_point(
+            first.on_bitline - b, response, weight=tail, bound=tolerance * total(abs(h))
+        )
+        offset = i - slope * u + tail * change
+        return self._companion(slope, offset, i, b + change, tolerance)
+
+    def _companion(
+        self, slope: Any, offset: Any, i: Any, guess: Any, tolerance: Any
+    ) -> tuple[Fields, Any, Any]:
+        """Solve for cells of the currents slope · u + offset.
+
+        Those, which ``linear.solve`` knows, may be far larger than i and cancel.
+        """
+        xp = namespace(slope)
+        scale = total(abs(i - offset)) + 2 * total(abs(offset))
         share = total(abs(i)) / xp.where(scale > 0, scale, 1.0)
         tolerance = tolerance * xp.where(share > 0, xp.clip(share, _FINEST, 1.0), 1.0)
-        fields = linear_solve(
-            slope[:, 0], r_wordline, r_bitline, v=v, guess=guess, rtol=tolerance,
-            into_wordline=-offset, into_bitline=offset, threads=threads,
+        fields = self.linear_solve(
+            slope[:, 0], self.r_wordline, self.r_bitline, v=self.v, guess=guess, rtol=tolerance,
+            into_wordline=-offset, into_bitline=offset, threads=self.threads,
         )  # fmt: skip
         h = slope * (fields.on_wordline - fields.on_bitline) + offset
         left = fields.residual * (total(abs(h - offset)) + 2 * total(abs(offset)))
         return fields, h, left
 
-    def total(x: Any) -> Any:
-        return x.sum((-2, -1))
 
-    zero = xp.zeros_like(cell)
-    current = law.current(zero, cell)
-    loose = xp.full_like(v[:, :, 0], _LOOSE)
-    at, h, left = companion(zero, current, None, loose)
-    u = at.on_wordline - at.on_bitline
-    current = law.current(u, cell)
+def _newton(circuit: _Circuit) -> Fields:
+    cells, rtol = circuit.cells, circuit.rtol
+    xp = namespace(cells.g)
+    u = b = xp.zeros_like(cells.g)
+    current = cells.current(u, b)
+    loose = xp.full_like(circuit.v[:, :, 0], _LOOSE)
+    at, h, left = circuit.step(u, b, current, None, loose)
+    u, b = at.on_wordline - at.on_bitline, at.on_bitline
+    current = cells.current(u, b)
     steps = xp.zeros_like(at.iterations)
     for _ in range(_STEPS):
         flow = total(abs(current))
@@ -136,27 +174,36 @@ def _problems(
         tolerance = xp.clip(residual * residual, 0.1 * rtol, _LOOSE)
         # A solved problem is only looked at: its neighbours never change it.
         tolerance = xp.where(active, tolerance, xp.full_like(tolerance, float("inf")))
-        new, h_new, left_new = companion(u, current, at.on_bitline, tolerance)
+        new, h_new, left_new = circuit.step(u, b, current, at.on_bitline, tolerance)
         step = new.on_wordline - new.on_bitline - u
+        step_b = new.on_bitline - b
+        imbalance = total(abs(current - h))
         downhill = total((current - h) * step)
         share = xp.ones_like(residual)
         for _ in range(_SHORTENINGS):
-            trial = u + share[..., None, None] * step
-            trial_current = law.current(trial, cell)
-            mixed = h + share[..., None, None] * (h_new - h)
-            uphill = total((trial_current - mixed) * step)
+            part = share[..., None, None]
+            trial, trial_b = u + part * step, b + part * step_b
+            trial_current = cells.current(trial, trial_b)
+            mixed = h + part * (h_new - h)
             # NaN, from a law that overflows, is too far as well.
-            far = active & ~(uphill <= _CURVATURE * abs(downhill)) & (downhill < 0)
+            if cells.gated:
+                wrong = total(abs(trial_current - mixed)) + left + share * (left_new - left)
+                far = active & ~(wrong <= (1 - _DECREASE * share) * (imbalance + left))
+                secant = xp.zeros_like(share) + 0.5
+            else:
+                uphill = total((trial_current - mixed) * step)
+                far = active & ~(uphill <= _CURVATURE * abs(downhill)) & (downhill < 0)
+                secant = downhill / xp.where(far, downhill - uphill, 1.0)
+                secant = xp.where(secant > 0, secant, 0.1)  # NaN again
             if not bool(far.any()):
                 break
-            secant = downhill / xp.where(far, downhill - uphill, 1.0)
-            secant = xp.where(secant > 0, secant, 0.1)  # NaN again
             share = xp.where(far, share * xp.clip(secant, 0.1, 0.5), share)
         share = xp.where(active, share, xp.zeros_like(share))
         at = _mix(at, new, share, xp)
-        u = xp.where(active[..., None, None], trial, u)
-        current = xp.where(active[..., None, None], trial_current, current)
-        h = xp.where(active[..., None, None], mixed, h)
+        moved = active[..., None, None]
+        u, b = xp.where(moved, trial, u), xp.where(moved, trial_b, b)
+        current = xp.where(moved, trial_current, current)
+        h = xp.where(moved, mixed, h)
         left = left + share * (left_new - left)
         steps = steps + active
     return replace(at, residual=residual, iterations=steps)
