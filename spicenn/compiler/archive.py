@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,15 @@ def save(design: Design, path: Path) -> None:
         raise DesignError(f"cannot be written: {error}", where=str(path)) from error
 
 
-def load(path: Path) -> Design:
+def load(
+    path: Path, *, allow_include: Sequence[str | Path] = (), trust_model: bool = False
+) -> Design:
     """Read an archive. Raises DesignError saying what is wrong with it."""
     try:
         size = path.stat().st_size
         if size > _MOST_BYTES:
             raise DesignError(f"has {size} bytes, more than a design may have")
-        return from_bytes(path.read_bytes())
+        return from_bytes(path.read_bytes(), allow_include=allow_include, trust_model=trust_model)
     except OSError as error:
         raise DesignError(f"cannot be read: {error}", where=str(path)) from error
     except DesignError as error:
@@ -70,7 +73,9 @@ def load(path: Path) -> Design:
         raise DesignError(error.what, where=at, remedy=error.remedy) from error
 
 
-def from_bytes(data: bytes) -> Design:
+def from_bytes(
+    data: bytes, *, allow_include: Sequence[str | Path] = (), trust_model: bool = False
+) -> Design:
     """Undo ``to_bytes``. Raises DesignError for anything it did not write."""
     if len(data) > _MOST_BYTES:
         raise DesignError(f"has {len(data)} bytes, more than a design may have")
@@ -84,7 +89,7 @@ def from_bytes(data: bytes) -> Design:
         raise DesignError(
             f"is no design: {error}", remedy="designs are written by Design.save"
         ) from error
-    return from_document(document, arrays)
+    return from_document(document, arrays, allow_include=allow_include, trust_model=trust_model)
 
 
 def digest(design: Design) -> str:

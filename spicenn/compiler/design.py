@@ -19,7 +19,7 @@ from spicenn.errors import InputError
 from spicenn.technology import Technology
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from spicenn.compiler.chip import Chip
 
@@ -143,11 +143,19 @@ class Design:
         save(self, Path(path))
 
     @staticmethod
-    def load(path: str | Path) -> Design:
-        """Read a saved design. Raises DesignError where the file is not one."""
+    def load(
+        path: str | Path, *, allow_include: Sequence[str | Path] = (), trust_model: bool = False
+    ) -> Design:
+        """Read a saved design. Raises DesignError where the file is not one.
+
+        Parameters
+        ----------
+        allow_include : folders that compiled models (OSDI) of its cell may lie in.
+        trust_model : allow them: they are native code. A design without any needs neither.
+        """
         from spicenn.compiler.archive import load
 
-        return load(Path(path))
+        return load(Path(path), allow_include=allow_include, trust_model=trust_model)
 
     def to_bytes(self) -> bytes:
         """Return what ``save`` writes."""
@@ -156,11 +164,13 @@ class Design:
         return to_bytes(self)
 
     @staticmethod
-    def from_bytes(data: bytes) -> Design:
-        """Undo ``to_bytes``. Raises DesignError."""
+    def from_bytes(
+        data: bytes, *, allow_include: Sequence[str | Path] = (), trust_model: bool = False
+    ) -> Design:
+        """Undo ``to_bytes``; see ``load``. Raises DesignError."""
         from spicenn.compiler.archive import from_bytes
 
-        return from_bytes(data)
+        return from_bytes(data, allow_include=allow_include, trust_model=trust_model)
 
     @property
     def hash(self) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -58,8 +60,15 @@ def to_document(design: Design, *, examples: bool = True) -> tuple[dict[str, Any
     return document, arrays
 
 
-def from_document(document: dict[str, Any], arrays: Arrays) -> Design:
+def from_document(
+    document: dict[str, Any],
+    arrays: Arrays,
+    *,
+    allow_include: Sequence[str | Path] = (),
+    trust_model: bool = False,
+) -> Design:
     """Undo ``to_document``. Raises DesignError naming the key that is wrong."""
+    read_technology = partial(from_dict, allow_include=allow_include, trust_model=trust_model)
     reader = _Reader(arrays)
     data = reader.keys(
         document,
@@ -84,7 +93,7 @@ def from_document(document: dict[str, Any], arrays: Arrays) -> Design:
         program=reader.program(data["program"]),
         layers=tuple(reader.layer(item) for item in reader.items(data["layers"], "layers")),
         constants=constants,
-        technology=_record(from_dict, data["technology"], "technology"),
+        technology=_record(read_technology, data["technology"], "technology"),
         tile=_record(lambda d: Tile(**d), data["tile"], "tile"),
         mapping=_record(lambda d: Mapping(**d), data["mapping"], "mapping"),
         example=tuple(

@@ -16,6 +16,8 @@ from spicenn.compiler.layer import Array
 from spicenn.compiler.placement import PlacedTile
 from spicenn.compiler.program import execute
 from spicenn.errors import InputError
+from spicenn.technology import Cell
+from spicenn.technology.osdi import verified_bytes
 from spicenn.technology.toml import to_dict
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ def write_netlists(chip: Chip, directory: Path, x: Any, engine: str | Engine | N
     try:
         directory.mkdir(parents=True, exist_ok=True)
         entries = []
+        models = _copy_models(design.technology.cell, directory)
         for tile, use, v in stimuli:
             file = f"{tile.name}.cir" if use == 0 else f"{tile.name}_use{use + 1}.cir"
             cells = chip.cells(tile)
@@ -53,7 +56,7 @@ def write_netlists(chip: Chip, directory: Path, x: Any, engine: str | Engine | N
                 header=[_headline(chip, tile), *_legend(design, tile)],
                 comments=cell_comments(design, tile),
             )
-            _replace(directory / file, text)
+            _replace(directory / file, _with_models(text, models))
             entries.append(_entry(design, tile, use, file, v))
         manifest = {
             "schema": SCHEMA,
@@ -73,6 +76,25 @@ def write_netlists(chip: Chip, directory: Path, x: Any, engine: str | Engine | N
     except OSError as error:
         raise InputError(f"cannot be written: {error}", where=str(directory)) from error
     return path
+
+
+def _copy_models(cell: Cell, directory: Path) -> list[str]:
+    """Put a cell's compiled models beside the netlists; names that ngspice reads as they are."""
+    names = []
+    for model in cell.osdi:
+        data = verified_bytes(model)
+        names.append(f"{model.sha256[:16]}.osdi")
+        _replace(directory / names[-1], data)
+    return names
+
+
+def _with_models(text: str, names: list[str]) -> str:
+    """Let a netlist load its compiled models; ngspice does so before it reads the circuit."""
+    if not names:
+        return text
+    title, _, rest = text.partition("\n")
+    block = "".join(f"pre_osdi {name}\n" for name in names)
+    return f"{title}\n.control\n{block}.endc\n{rest}"
 
 
 def to_pyspice(chip: Chip) -> Any:
@@ -208,8 +230,8 @@ def _entry(design: Design, tile: PlacedTile, use: int, file: str, v: Array) -> d
     }
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all."""
     aside = path.with_name(path.name + ".part")
-    aside.write_text(text, "utf-8")
+    aside.write_bytes(content.encode() if isinstance(content, str) else content)
     aside.replace(path)

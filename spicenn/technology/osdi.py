@@ -70,14 +70,27 @@ def compiled_model(
     if not trust_model:
         CompiledModel(str(Path(path).absolute()), "0" * 64)  # says what is missing, reads nothing
     real = inside(Path(path), allow_include)
-    found = hashlib.sha256(read_bytes(real, MOST_BYTES)).hexdigest()
-    if sha256 is not None and found != sha256:
+    data = read_bytes(real, MOST_BYTES)
+    if sha256 is not None:
+        _check_digest(data, sha256, str(real))
+    return CompiledModel(str(real), hashlib.sha256(data).hexdigest(), trust_model=trust_model)
+
+
+def verified_bytes(model: CompiledModel) -> bytes:
+    """Return a compiled model's bytes. Raises NetlistError where they are not those named."""
+    data = read_bytes(Path(model.path), MOST_BYTES)
+    _check_digest(data, model.sha256, model.path)
+    return data
+
+
+def _check_digest(data: bytes, sha256: str, where: str) -> None:
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
         raise NetlistError(
             f"the compiled model has changed: its SHA-256 is {found}, not {sha256}",
-            where=str(real),
+            where=where,
             remedy="restore the file, or make the cell anew from this one",
         )
-    return CompiledModel(str(real), found, trust_model=trust_model)
 
 
 def inside(path: Path, folders: Sequence[str | Path]) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from dataclasses import replace as _replace
 from pathlib import Path
@@ -182,11 +182,19 @@ class Technology:
         return load_preset(name)
 
     @staticmethod
-    def from_toml(path: str | Path) -> Technology:
-        """Load a technology from a TOML file. Raises TechnologyError with file and key."""
+    def from_toml(
+        path: str | Path, *, allow_include: Sequence[str | Path] = (), trust_model: bool = False
+    ) -> Technology:
+        """Load a technology from a TOML file. Raises TechnologyError with file and key.
+
+        Parameters
+        ----------
+        allow_include : folders that a cell's files may lie in; see ``Cell.from_file``.
+        trust_model : allow compiled models (OSDI), which are native code.
+        """
         from spicenn.technology.toml import load
 
-        return load(Path(path))
+        return load(Path(path), allow_include=allow_include, trust_model=trust_model)
 
 
 def _changed(record: Any, changes: Mapping[str, Any]) -> Any:

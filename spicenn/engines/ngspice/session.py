@@ -5,7 +5,6 @@ PySpice is untyped; the names used of it are ``NgSpiceShared`` and its ``ffi``.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -164,22 +163,16 @@ class Session(NgSpiceShared):  # type: ignore[misc]
         """
         if sha256 in self._compiled:
             return
-        from spicenn.technology.osdi import MOST_BYTES, read_bytes
+        from spicenn.technology.osdi import CompiledModel, verified_bytes
 
         if not self.has_osdi:
             raise EngineError(
                 f"this libngspice cannot load compiled models such as {path}", remedy=OSDI_REMEDY
             )
         try:
-            data = read_bytes(Path(path), MOST_BYTES)
+            data = verified_bytes(CompiledModel(path, sha256, trust_model=True))
         except SpicennError as error:
-            raise EngineError(f"{path} {error.what}", remedy=error.remedy) from error
-        found = hashlib.sha256(data).hexdigest()
-        if found != sha256:
-            raise EngineError(
-                f"{path} has changed: its SHA-256 is {found}, not {sha256}",
-                remedy="restore the file, or make the cell anew from this one",
-            )
+            raise EngineError(f"{path}: {error.what}", remedy=error.remedy) from error
         with tempfile.TemporaryDirectory(prefix="spicenn-") as folder:
             copy = Path(folder) / "model.osdi"
             copy.write_bytes(data)
