@@ -20,6 +20,8 @@ Examples
   spicenn compile models:build --trust-model --example x.npy -o net.spicenn
   spicenn compile net.pt2 --trust-model --example x.npy --calibration x_train.npy \\
       --technology rram-1r --tile 64x64 --adc-bits 8 -o net.spicenn
+  spicenn compile net.pt2 --trust-model --example x.npy --technology mine.toml \\
+      --allow-include kit/ -o net.spicenn
   spicenn compile net.spicenn --netlists build/ --chip 7 --seed 2024
 """
 
@@ -27,6 +29,7 @@ Examples
 @click.command("compile", epilog=_EPILOG)
 @click.argument("model", metavar="MODEL")
 @options.trust_model
+@options.allow_include
 @click.option("--example", type=FILE, help="A few inputs (.npy, .npz), sample axis first.")
 @click.option(
     "--calibration",
@@ -63,6 +66,7 @@ Examples
 def compile_(
     model: str,
     trust_model: bool,
+    allow_include: tuple[Path, ...],
     example: Path | None,
     calibration: Path | None,
     technology: Technology,
@@ -98,7 +102,7 @@ def compile_(
             raise click.UsageError(f"{model} is taken for a saved design; only --netlists applies")
         from spicenn.compiler import Design
 
-        design = Design.load(model)
+        design = Design.load(model, allow_include=allow_include, trust_model=trust_model)
     else:
         from spicenn.compiler import Mapping
 

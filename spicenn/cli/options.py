@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -16,7 +17,19 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON o
 trust_model = click.option(
     "--trust-model",
     is_flag=True,
-    help="Allow the model to execute code, which loading a .pt2 or a module:factory can do.",
+    is_eager=True,  # a technology's cell may need it
+    help="Allow the model to execute code, which loading a .pt2 or a module:factory can do, "
+    "and a cell's compiled models (OSDI), which are native code.",
+)
+
+allow_include = click.option(
+    "--allow-include",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="FOLDER",
+    multiple=True,
+    is_eager=True,
+    help="Folder that the files of a cell may lie in (netlists, libraries, compiled models); "
+    "may be repeated. None if left out.",
 )
 
 timeout = click.option(

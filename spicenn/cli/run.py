@@ -73,6 +73,8 @@ is given again; with more --chips it is extended.
     show_default=True,
     help="Largest difference of a current, over the tile's largest, that is let pass.",
 )
+@options.allow_include
+@options.trust_model
 @options.as_json
 def run(
     design: Path,
@@ -89,6 +91,8 @@ def run(
     timeout: float,
     crosscheck: float,
     crosscheck_bound: float,
+    allow_include: tuple[Path, ...],
+    trust_model: bool,
     as_json: bool,
 ) -> int:
     """Run INPUT.npy through many manufactured copies of DESIGN.
@@ -104,7 +108,7 @@ def run(
     from spicenn.compiler import Design
     from spicenn.study import monte_carlo
 
-    loaded = Design.load(design)
+    loaded = Design.load(design, allow_include=allow_include, trust_model=trust_model)
     x = load_inputs(inputs, tuple(port.name for port in loaded.program.inputs))
     make_parent(store)
     try:
