@@ -56,7 +56,12 @@ class TechnologyType(_Type):
         if isinstance(value, Technology):
             return value
         if value.endswith(".toml"):
-            return Technology.from_toml(value)
+            given = ctx.params if ctx is not None else {}
+            return Technology.from_toml(
+                value,
+                allow_include=given.get("allow_include", ()),
+                trust_model=given.get("trust_model", False),
+            )
         if value not in Technology.presets():
             self.fail(
                 f"there is no preset {value!r}; there are {', '.join(Technology.presets())}, "
