@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from spicenn.compiler.design import Design
 from spicenn.compiler.execute import run_chips
 from spicenn.compiler.placement import PlacedTile, sample_tile
-from spicenn.engines.nodal import NodalEngine, law_of
+from spicenn.engines.laws import law_of
+from spicenn.engines.nodal import NodalEngine
 from spicenn.errors import EngineError
 from spicenn.kirchhoff import crossbar_currents
 from spicenn.report.numbers import Array
@@ -68,7 +69,8 @@ def view(
     r_wordline, r_bitline = tile.crossbar.segments()
     solved = crossbar_currents(
         g, v[at], r_wordline=r_wordline, r_bitline=r_bitline,
-        law=law_of(tile.crossbar.cell, tile.name), details=True,
+        law=law_of(tile.crossbar.cell, tile.name, tile.crossbar.temperature),
+        parameters=cells.parameters, details=True,
     )  # fmt: skip
     lost = v[at][:, np.newaxis] - (solved.wordline_voltage - solved.bitline_voltage)
     return TileView(tile, chip, g, v[at], np.abs(lost), current[at])

@@ -20,6 +20,7 @@ from spicenn.circuit import (
     render_live,
 )
 from spicenn.engines.engine import Array, Engine, Parameters, Solution, check_shapes
+from spicenn.engines.laws import as_resistors
 from spicenn.engines.ngspice.library import REMEDY
 from spicenn.engines.ngspice.process import Child, failure
 from spicenn.engines.ngspice.protocol import Header
@@ -116,6 +117,7 @@ class NgspiceEngine(Engine):
         g, v = np.asarray(g, dtype=np.float64), np.asarray(v, dtype=np.float64)
         parameters = parameters or {}
         check_shapes(crossbar, g, v, parameters)
+        crossbar, g, parameters = as_resistors(crossbar, g, parameters)
         if v.shape[1] == 0:
             raise InputError("v holds no sample", where=crossbar.name)
         result = Results(g.shape[0], v.shape[1], crossbar.bitlines)
