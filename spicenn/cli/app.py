@@ -21,6 +21,7 @@ from spicenn.cli.doctor import doctor
 from spicenn.cli.fit import fit
 from spicenn.cli.report import report
 from spicenn.cli.run import run
+from spicenn.cli.technology import technology
 from spicenn.cli.text import one_line
 from spicenn.errors import SpicennError
 
@@ -130,7 +131,7 @@ def program() -> None:
     """
 
 
-for _command in (doctor, compile_, run, fit, calibrate, report, demo):
+for _command in (doctor, technology, compile_, run, fit, calibrate, report, demo):
     program.add_command(_command)
 
 

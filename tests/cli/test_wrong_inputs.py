@@ -16,7 +16,7 @@ from spicenn.cli.app import program
 from spicenn.errors import EngineError
 from tests.cli.conftest import Files, Shell
 
-COMMANDS = ("doctor", "compile", "run", "fit", "calibrate", "report", "demo")
+COMMANDS = ("doctor", "technology", "compile", "run", "fit", "calibrate", "report", "demo")
 
 # What is wrong, exit code, words of the message; {…} is a path of ``Files``, {out} a new one.
 CASES = [
