@@ -28,6 +28,8 @@ class Crossbar:
     temperature : [K].
     r_driver : output resistance of every wordline's driver [Ω].
     r_sense : input resistance of every bitline's amplifier [Ω].
+    c_wordline, c_bitline : capacitance of one wire segment to ground [F].
+    c_cell : capacitance of one cell, between its lines [F].
     """
 
     name: str
@@ -39,6 +41,9 @@ class Crossbar:
     temperature: float = 300.0
     r_driver: float = 0.0
     r_sense: float = 0.0
+    c_wordline: float = 0.0
+    c_bitline: float = 0.0
+    c_cell: float = 0.0
 
     def __post_init__(self) -> None:
         if self.wordlines < 1 or self.bitlines < 1:

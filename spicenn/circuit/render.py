@@ -69,12 +69,12 @@ def render_crossbar(
         f"* spicenn crossbar {crossbar.name}: {shape[0]} wordlines x {shape[1]} bitlines",
         *(f"* {comment_text(line)}" for line in header),
         *_settings(crossbar, tolerances or Tolerances()),
-        *(_levels(v[0]) if samples == 1 else _tables(v)),
+        *(_levels(v[0]) if samples == 1 else input_tables(v)),
         *_array(crossbar, _values(crossbar, g, parameters or {}), comments),
         *_sense(crossbar),
         "* analysis",
         ".op" if samples == 1 else f".dc vidx 0 {samples - 1} 1",
-        *_words(f".print {analysis}", [f"i(vs_{j})" for j in range(shape[1])]),
+        *words(f".print {analysis}", [f"i(vs_{j})" for j in range(shape[1])]),
         ".end",
     ]
     return "\n".join(body) + "\n"
@@ -111,15 +111,17 @@ def render_subcircuit(
     parameters : further parameters of every cell by name, each (wordline, bitline).
 
     The ports are the wordlines' inputs, then the bitlines' ends; a cell's own
-    subcircuit is not repeated here.
+    subcircuit is not repeated here. Capacitances are part of it: ``cw_i_j`` and ``cb_i_j``
+    at the nodes of every cell, ``cc_i_j`` between them.
     """
     ports = [f"in_{i}" for i in range(crossbar.wordlines)]
     ports += [f"s_{j}" for j in range(crossbar.bitlines)]
     body = [
-        *_words(f".subckt {crossbar.name}", ports),
+        *words(f".subckt {crossbar.name}", ports),
         *_array(
             crossbar, _values(crossbar, np.asarray(g, dtype=np.float64), parameters or {}), None
         ),
+        *_capacitors(crossbar),
         f".ends {crossbar.name}",
     ]
     return "\n".join(body) + "\n"
@@ -166,12 +168,15 @@ def _levels(v: Array) -> list[str]:
     ]
 
 
-def _tables(v: Array) -> list[str]:
-    """Inputs as functions of the index; a table has two points at least."""
+def input_tables(v: Array, prefix: str = "in") -> list[str]:
+    """Inputs (sample, line) [V] at nodes ``PREFIX_i`` as functions of the index source ``vidx``.
+
+    A table has two points at least: two samples.
+    """
     lines = ["* inputs [V], one per value of the index", "vidx idx 0 0"]
     for i, column in enumerate(v.T.tolist()):
         pairs = [f"{k},{value!r}" for k, value in enumerate(column)]
-        lines.append(f"bi_{i} in_{i} 0 v=pwl(v(idx),")
+        lines.append(f"bi_{i} {prefix}_{i} 0 v=pwl(v(idx),")
         lines += [
             "+ " + ",".join(pairs[k : k + _PAIRS_PER_LINE]) + ","
             for k in range(0, len(pairs), _PAIRS_PER_LINE)
@@ -239,15 +244,30 @@ def _array(
     return lines
 
 
+def _capacitors(crossbar: Crossbar) -> list[str]:
+    """Every segment's capacitance at the node of its cell; those of an ideal wire in parallel."""
+    lines = []
+    at = [f"{i}_{j}" for i in range(crossbar.wordlines) for j in range(crossbar.bitlines)]
+    for index, (word, bit) in zip(at, cell_nodes(crossbar), strict=True):
+        for name, nodes, value in (
+            ("cw", f"{word} 0", crossbar.c_wordline),
+            ("cb", f"{bit} 0", crossbar.c_bitline),
+            ("cc", f"{word} {bit}", crossbar.c_cell),
+        ):
+            if value > 0:
+                lines.append(f"{name}_{index} {nodes} {float(value)!r}")
+    return ["* capacitances, farad", *lines] if lines else []
+
+
 def _sense(crossbar: Crossbar) -> list[str]:
     return [
         "* virtual grounds",
         *(f"vs_{j} s_{j} 0 0" for j in range(crossbar.bitlines)),
-        *_words(".save", [f"i(vs_{j})" for j in range(crossbar.bitlines)]),
+        *words(".save", [f"i(vs_{j})" for j in range(crossbar.bitlines)]),
     ]
 
 
-def _words(head: str, words: list[str]) -> list[str]:
+def words(head: str, words: list[str]) -> list[str]:
     """A directive with many words, on lines that a reader can follow."""
     lines = [f"+ {' '.join(words[k : k + 8])}" for k in range(0, len(words), 8)]
     return [f"{head} {lines[0][2:]}", *lines[1:]]

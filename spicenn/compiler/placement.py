@@ -64,6 +64,9 @@ def place(design: Design) -> tuple[PlacedTile, ...]:
                 cell=_aged(technology),
                 temperature=technology.temperature,
                 r_driver=technology.periphery.driver.resistance,
+                c_wordline=technology.c_wordline * technology.process.capacitance,
+                c_bitline=technology.c_bitline * technology.process.capacitance,
+                c_cell=technology.c_cell * technology.process.capacitance,
             )
             site = _site(len(placed), edge, target.shape, design.tile)
             placed.append(PlacedTile(name, layer, slot, crossbar, target, site))

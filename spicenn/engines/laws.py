@@ -9,8 +9,8 @@ from typing import Any
 from spicenn.circuit import Crossbar
 from spicenn.engines.engine import Array, Parameters
 from spicenn.errors import EngineError
-from spicenn.kirchhoff import Fefet, GatedLaw, Law, Pcm, Rram1T1R, Sinh
-from spicenn.kirchhoff.laws import with_parameters
+from spicenn.kirchhoff.laws import GatedLaw, Law, Pcm, Sinh, with_parameters
+from spicenn.kirchhoff.transistors import Fefet, Rram1T1R
 from spicenn.technology import OHMIC, Cell
 from spicenn.technology.library import subcircuit_text
 

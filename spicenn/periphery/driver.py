@@ -29,7 +29,8 @@ def supply_current(current: Any, spec: Driver) -> Any:
     return spec.bias_current + namespace(current).abs(as_like(current))
 
 
-def driver_instance(name: str, nodes: tuple[str, str, str], spec: Driver) -> str:
+def driver_instance(name: str, nodes: tuple[str, str, str], spec: Driver, gain: float = 1.0) -> str:
     """Place one; nodes are in, out and vdd. No resistance is 1 µΩ."""
     resistance = max(spec.resistance, _LEAST_RESISTANCE)
-    return instance(name, nodes, "driver", {"rout": resistance, "ibias": spec.bias_current})
+    values = {"gain": gain, "rout": resistance, "ibias": spec.bias_current}
+    return instance(name, nodes, "driver", values)

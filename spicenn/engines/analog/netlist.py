@@ -1,0 +1,187 @@
+"""A network as one netlist, from its input sources to its output nodes.
+
+Nodes of stage s: ``x<s>_<i>`` what is to be driven, ``w<s>_<i>`` the wordlines,
+``l<s>_<k>`` the bitlines, ``z<s>_<k>`` the amplifiers' outputs before a neuron, and
+``x<s+1>_<k>`` the stage's outputs. ``i(va<s>_<i>)`` is the current into a wordline. Every
+stage's drivers, amplifiers and neurons have supplies of their own: ``vdrv<s>``,
+``vtia<s>``, ``vpos<s>`` and ``vneg<s>``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from spicenn.circuit import Tolerances, check_netlist, comment_text, render_subcircuit
+from spicenn.circuit.render import input_tables, words
+from spicenn.engines.analog.network import AnalogNetwork, Array, Stage
+from spicenn.errors import InputError
+from spicenn.periphery.driver import driver_instance
+from spicenn.periphery.neuron import neuron_instance
+from spicenn.periphery.tia import diff_tia_instance
+from spicenn.technology import Periphery
+from spicenn.technology.library import subcircuit_text
+from spicenn.technology.record import REFERENCE_TEMPERATURE
+
+_ZERO_CELSIUS = 273.15
+# A driver, an amplifier and a neuron each have a subcircuit of this name.
+_PERIPHERY = ("driver", "tia")
+
+
+def render_network(
+    network: AnalogNetwork,
+    v: Array,
+    *,
+    tolerances: Tolerances | None = None,
+    step: tuple[float, float] | None = None,
+    header: Sequence[str] = (),
+) -> str:
+    """Return a netlist that plain ``ngspice -b`` runs.
+
+    Parameters
+    ----------
+    v : (sample, input) [V] at the first stage's driver inputs. One sample is an operating
+        point, several are a sweep of the index source ``vidx``.
+    step : (rise time, duration) [s] of a transient instead, in which all inputs and bias
+        lines go from 0 V to one sample's voltages.
+    header : comment lines, any text.
+
+    Raises InputError for voltages that do not fit, NetlistError for a cell with text that
+    must not reach ngspice.
+    """
+    v = np.atleast_2d(np.asarray(v, dtype=np.float64))
+    if v.shape[1] != network.stages[0].inputs or not len(v) or not np.isfinite(v).all():
+        raise InputError(
+            f"v of shape {v.shape} must be finite, (sample, {network.stages[0].inputs})",
+            where=network.name,
+        )
+    if step is not None and len(v) != 1:
+        raise InputError("a transient takes one sample", where=network.name)
+    body = [
+        f"* spicenn network {comment_text(network.name)}",
+        *(f"* {comment_text(line)}" for line in header),
+        f".options klu {(tolerances or Tolerances()).options()} "
+        f"tnom={REFERENCE_TEMPERATURE - _ZERO_CELSIUS!r}",
+        f".temp {network.temperature - _ZERO_CELSIUS!r}",
+        *_subcircuits(network),
+        *_inputs(v, step),
+    ]
+    for s, stage in enumerate(network.stages):
+        body += _stage(s, stage, network.periphery, step)
+    body += _analysis(network, v, step)
+    return "\n".join([*body, ".end"]) + "\n"
+
+
+def output_vectors(network: AnalogNetwork) -> list[list[str]]:
+    """Names of every stage's output voltages."""
+    return [
+        [f"v({_output(s, k)})" for k in range(stage.outputs)]
+        for s, stage in enumerate(network.stages)
+    ]
+
+
+def power_vectors(s: int, stage: Stage) -> dict[str, list[str]]:
+    """Names of what a stage's energies are computed from."""
+    neurons = [f"i(vpos{s})", f"i(vneg{s})"] if stage.activation else []
+    return {
+        "wordline": [f"v(w{s}_{i})" for i in range(stage.wordlines)],
+        "current": [f"i(va{s}_{i})" for i in range(stage.wordlines)],
+        "supply": [f"i(vdrv{s})", f"i(vtia{s})", *neurons],
+    }
+
+
+def _subcircuits(network: AnalogNetwork) -> list[str]:
+    names = [*_PERIPHERY, *sorted({s.activation for s in network.stages if s.activation})]
+    texts = {name: subcircuit_text(name) for name in names}
+    for stage in network.stages:
+        for block in stage.blocks:
+            cell = block.crossbar.cell
+            if not cell.is_ohmic:
+                check_netlist(cell.netlist, where=f"cell {cell.name}")
+                texts[cell.name] = cell.netlist
+            texts[block.crossbar.name] = render_subcircuit(
+                block.crossbar, block.cells.g, block.cells.parameters
+            )
+    return [line for text in texts.values() for line in text.splitlines()]
+
+
+def _inputs(v: Array, step: tuple[float, float] | None) -> list[str]:
+    if len(v) > 1:
+        return input_tables(v, "x0")
+    volts = [_level(value, step) for value in v[0].tolist()]
+    return ["* inputs [V]", *(f"vi_{i} x0_{i} 0 {value}" for i, value in enumerate(volts))]
+
+
+def _level(value: float, step: tuple[float, float] | None) -> str:
+    return repr(value) if step is None else f"pwl(0 0 {step[0]!r} {value!r})"
+
+
+def _stage(
+    s: int, stage: Stage, periphery: Periphery, step: tuple[float, float] | None
+) -> list[str]:
+    lines = [
+        f"* stage {s}: {comment_text(stage.name)}",
+        f"vdrv{s} drv{s} 0 {periphery.driver.supply!r}",
+        f"vtia{s} tia{s} 0 {periphery.tia.supply!r}",
+    ]
+    for i, level in enumerate(stage.bias.tolist(), stage.inputs):
+        lines.append(f"vb{s}_{i} x{s}_{i} 0 {_level(level, step)}")
+    for i in range(stage.wordlines):
+        gain = stage.gain if i < stage.inputs else 1.0
+        nodes = (f"x{s}_{i}", f"o{s}_{i}", f"drv{s}")
+        lines.append(driver_instance(f"d{s}_{i}", nodes, periphery.driver, gain))
+        lines.append(f"va{s}_{i} o{s}_{i} w{s}_{i} 0")
+    for block in stage.blocks:
+        crossbar = block.crossbar
+        ports = [f"w{s}_{block.row + i}" for i in range(crossbar.wordlines)]
+        ports += [f"l{s}_{block.line + k}" for k in range(crossbar.bitlines)]
+        lines += words(f"xt_{crossbar.name}", [*ports, crossbar.name])
+    if stage.activation:
+        lines += [
+            f"vpos{s} pos{s} 0 {periphery.neuron.supply / 2!r}",
+            f"vneg{s} neg{s} 0 {-periphery.neuron.supply / 2!r}",
+        ]
+    for k in range(stage.outputs):
+        out = f"z{s}_{k}" if stage.activation else _output(s, k)
+        first, second = stage.tia_offset[:, k].tolist()
+        lines.append(
+            diff_tia_instance(
+                f"a{s}_{k}",
+                (f"l{s}_{2 * k}", f"l{s}_{2 * k + 1}", out, f"tia{s}"),
+                periphery.tia,
+                stage.r_first,
+                stage.r_feedback,
+                (first, second),
+            )
+        )
+        if stage.activation:
+            lines.append(
+                neuron_instance(
+                    f"n{s}_{k}",
+                    (out, _output(s, k), f"pos{s}", f"neg{s}"),
+                    stage.activation,
+                    periphery.neuron,
+                    float(stage.neuron_offset[k]),
+                )
+            )
+    return lines
+
+
+def _output(s: int, k: int) -> str:
+    return f"x{s + 1}_{k}"
+
+
+def _analysis(network: AnalogNetwork, v: Array, step: tuple[float, float] | None) -> list[str]:
+    saved = [name for names in output_vectors(network) for name in names]
+    if step is not None:
+        for s, stage in enumerate(network.stages):
+            saved += [name for names in power_vectors(s, stage).values() for name in names]
+        rise, stop = step
+        # The rise is resolved, and what settles slowly has points to integrate over.
+        analysis = f".tran {rise / 4!r} {stop!r} 0 {stop / 100!r}"
+    else:
+        analysis = ".op" if len(v) == 1 else f".dc vidx 0 {len(v) - 1} 1"
+    kind = analysis.split()[0][1:]
+    printed = output_vectors(network)[-1]
+    return [*words(".save", saved), analysis, *words(f".print {kind}", printed)]

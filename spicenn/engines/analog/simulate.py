@@ -1,0 +1,167 @@
+"""Networks in ngspice: operating points, and transients with their energy and latency."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from spicenn.circuit import Tolerances
+from spicenn.engines.analog.netlist import output_vectors, power_vectors, render_network
+from spicenn.engines.analog.network import AnalogNetwork, Array, Stage
+from spicenn.engines.analog.settling import time_scale
+from spicenn.engines.ngspice.client import NgspiceEngine
+from spicenn.errors import ConvergenceError, InputError
+
+COMPONENTS = ("array", "driver", "tia", "neuron")
+
+# A transient's steps are sized by these. An operating point's would take a hundred times
+# as many, and its energies differ by less than the tolerance of settling.
+_TRANSIENT = Tolerances(reltol=1e-5, vntol=1e-9, abstol=1e-13)
+_DOUBLINGS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Transient:
+    """What a network does after its inputs step from 0 V.
+
+    time : (point,) [s] since the step begins.
+    outputs : per stage, (point, output) [V].
+    final : per stage, (output,) [V] at the operating point.
+    latency : (stage,) [s] until all of a stage's outputs stay within the tolerance.
+    energy : (stage, component) [J] until the last stage has settled, ``COMPONENTS`` in order.
+    power : (stage, component) [W] at the operating point.
+    """
+
+    time: Array
+    outputs: tuple[Array, ...]
+    final: tuple[Array, ...]
+    latency: Array
+    energy: Array
+    power: Array
+
+
+def operating_points(
+    engine: NgspiceEngine, network: AnalogNetwork, v: Array, *, timeout: float | None = None
+) -> tuple[Array, ...]:
+    """Settled outputs of every stage, (sample, output) [V].
+
+    Parameters
+    ----------
+    v : (sample, input) [V] at the first stage's driver inputs.
+
+    Raises InputError for voltages that do not fit, EngineError where ngspice finds none.
+    """
+    names = output_vectors(network)
+    flat = [name for stage in names for name in stage]
+    text = render_network(network, v)
+    found = engine.run(text, flat, timeout=timeout)
+    return tuple(np.stack([found[name] for name in stage], axis=-1) for stage in names)
+
+
+def transient(
+    engine: NgspiceEngine,
+    network: AnalogNetwork,
+    v: Array,
+    *,
+    tolerance: float = 0.01,
+    rise: float | None = None,
+    stop: float | None = None,
+    timeout: float | None = None,
+) -> Transient:
+    """Step all inputs and bias lines at once, and follow the network until it has settled.
+
+    Parameters
+    ----------
+    v : (input,) [V].
+    tolerance : of settling, over the largest final output of a stage.
+    rise : time of the step [s]; a hundredth of the slowest time constant if None.
+    stop : duration [s]; if None, as long as it takes.
+
+    Raises InputError for arguments that do not fit, ConvergenceError where an output does
+    not settle (within ``stop``, or at all).
+    """
+    if not 0 < tolerance < 1:
+        raise InputError(f"tolerance = {tolerance!r} is not in (0, 1)", where="transient")
+    v = np.asarray(v, dtype=np.float64).reshape(1, -1)
+    final = tuple(volts[0] for volts in operating_points(engine, network, v, timeout=timeout))
+    scale = time_scale(network)
+    rise = max(scale / 100, 1e-13) if rise is None else rise
+    wanted = rise + scale * 4 if stop is None else stop
+    for _ in range(_DOUBLINGS):
+        names = [name for stage in output_vectors(network) for name in stage]
+        powers = [power_vectors(s, stage) for s, stage in enumerate(network.stages)]
+        needed = [name for vectors in powers for group in vectors.values() for name in group]
+        text = render_network(network, v, tolerances=_TRANSIENT, step=(rise, wanted))
+        found = engine.run(text, ["time", *names, *needed], timeout=timeout)
+        time = found["time"]
+        outputs = tuple(
+            np.stack([found[name] for name in stage], axis=-1) for stage in output_vectors(network)
+        )
+        latency = np.array(
+            [_settled(time, y, end, tolerance) for y, end in zip(outputs, final, strict=True)]
+        )
+        # Settled for good: half of the time went by without leaving the band again.
+        if stop is not None or latency.max() <= wanted / 2:
+            break
+        wanted *= 2
+    if not np.isfinite(latency).all() or (stop is None and latency.max() > wanted / 2):
+        late = network.stages[int(np.argmax(latency))].name
+        raise ConvergenceError(
+            f"outputs do not settle within {tolerance:g} in {wanted:.3g} s",
+            where=f"stage {late}",
+            remedy="give more time, a larger tolerance, or look for an oscillation: an "
+            "amplifier's bandwidth against the capacitance at its input",
+        )
+    curves = [
+        _power(vectors, found, stage, network)
+        for vectors, stage in zip(powers, network.stages, strict=True)
+    ]
+    end = float(latency.max())
+    energy = np.stack([[_integral(time, p, end) for p in stage] for stage in curves])
+    power = np.stack([[p[-1] for p in stage] for stage in curves])
+    return Transient(time, outputs, final, latency, energy, power)
+
+
+def _settled(time: Array, y: Array, final: Array, tolerance: float) -> float:
+    """When the last of a stage's outputs enters its band for good; infinite if none does."""
+    scale = np.abs(final).max()
+    outside = np.abs(y - final) > tolerance * (scale if scale > 0 else 1.0)
+    if outside[-1].any():
+        return float("inf")
+    left = np.flatnonzero(outside.any(axis=1))
+    return float(time[left[-1] + 1]) if left.size else 0.0
+
+
+def _power(
+    vectors: Mapping[str, list[str]],
+    found: Mapping[str, Array],
+    stage: Stage,
+    network: AnalogNetwork,
+) -> list[Array]:
+    """Power of every component [W] at every point in time.
+
+    A source's current is positive into its plus side. Drivers' supplies pay for what goes
+    into the array as well; that part is the array's.
+    """
+    array = sum(
+        found[volts] * found[current]
+        for volts, current in zip(vectors["wordline"], vectors["current"], strict=True)
+    )
+    driver, tia, *neuron = (found[name] for name in vectors["supply"])
+    periphery = network.periphery
+    pair = 0.5 * periphery.neuron.supply
+    zero = np.zeros_like(driver)
+    return [
+        np.asarray(array),
+        np.asarray(-periphery.driver.supply * driver - array),
+        -periphery.tia.supply * tia,
+        pair * (neuron[1] - neuron[0]) if neuron else zero,
+    ]
+
+
+def _integral(time: Array, power: Array, end: float) -> float:
+    """Trapezoidal integral from 0 to ``end``, between points as well."""
+    whole = np.concatenate([[0.0], np.cumsum(0.5 * (power[1:] + power[:-1]) * np.diff(time))])
+    return float(np.interp(end, time, whole))
