@@ -63,8 +63,8 @@ def load_cifar10(
     data_home : where OpenML's copy is kept; None is scikit-learn's default.
     progress : called after each of the six batches.
 
-    All of it takes 737 MB, 0.2 GB more while it is read, and 3 GB for a while where it comes
-    from OpenML.
+    All of it takes 737 MB, 0.2 GB more while it is read, and 2 GB for a while where it comes
+    from OpenML, whose first load takes minutes.
 
     Raises InputError for files that are missing, damaged, pickled or not CIFAR-10,
     SpicennError where there is no network. Source: Krizhevsky, Learning multiple layers
