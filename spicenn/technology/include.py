@@ -25,8 +25,8 @@ _INCLUDE = re.compile(r"""\.(?:include|incl|inc)\s*("[^"]*"|'[^']*'|\S+)\s*\Z"""
 _CALL = re.compile(r"""\.lib\s*("[^"]*"|'[^']*'|\S+)\s+(\S+)\s*\Z""", re.IGNORECASE)
 _OPEN = re.compile(r"""\.lib\s+([^\s"']+)\s*\Z""", re.IGNORECASE)
 _CLOSE = re.compile(r"\.endl(?:\s+(\S+))?\s*\Z", re.IGNORECASE)
-# They only tell other simulators what not to print.
-_IGNORED = frozenset({".protect", ".unprotect", ".prot", ".unprot"})
+# They tell other simulators what not to print; ngspice reads on after an included file's end.
+_IGNORED = frozenset({".protect", ".unprotect", ".prot", ".unprot", ".end"})
 # What ngspice takes for the beginning of a comment in a line.
 _COMMENT = re.compile(r";|//|(?<=[ \t,])\$")
 
@@ -89,8 +89,6 @@ class _Reader:
                     raise NetlistError(f"{line!r} ends no section", where=where)
                 opened.pop()
             elif (section in opened) if section is not None else not opened:
-                if line.lower() == ".end":
-                    break
                 yield from self._statement(line, where, (*outer, place))
         if opened:
             raise NetlistError(f"the section {opened[-1]!r} has no .endl", where=str(real))
