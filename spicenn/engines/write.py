@@ -203,7 +203,7 @@ def read_disturb(
     g = _checked(crossbar, g)
     with opened(engine) as running:
         if running.name == "nodal":
-            longer = {key: getattr(pulse, key) * reads for key in ("width", "rise", "fall")}
+            longer = {key: getattr(pulse, key) * max(reads, 1) for key in ("width", "rise", "fall")}
             drive = read_drive(crossbar, replace(pulse, **longer), min(reads, 1), inputs=inputs)
         else:
             drive = read_drive(crossbar, pulse, reads, inputs=inputs)

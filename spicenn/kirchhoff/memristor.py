@@ -191,7 +191,7 @@ def integrate(
             scaled, (start, end), change[k], method="LSODA", t_eval=[end],
             rtol=rtol, atol=1e-15, lband=0, uband=0,
         )  # fmt: skip
-        if not found.success:
+        if not (found.success and np.isfinite(found.y).all()):
             raise ConvergenceError(
                 f"the state's integration failed: {found.message}",
                 where=f"{start:g} s to {end:g} s",
