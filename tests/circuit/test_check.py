@@ -21,6 +21,17 @@ from spicenn.errors import NetlistError
         ".model p d_process (process_file=x)",
         ".model\n+ p d_cosim(delay=1)",
         '.model s filesource (file="x")',
+        '.model s "filesource" (a=1)',
+        # For ngspice "=" and brackets are blanks there.
+        '.model t table2d (order=3 file "/etc/passwd")',
+        ".model t table2d [file] /etc/passwd",
+        '.model p other process_file "/bin/sh"',
+        "v1 a 0 pwl file=x",
+        "v1 a 0 pwlfile = x",
+        ".inc x",
+        ".lib x",
+        ".endl",
+        '.include"x"',
         "r1 a b 1\x00",
         "r1 a µ 1",
     ],
@@ -28,6 +39,11 @@ from spicenn.errors import NetlistError
 def test_refused_with_its_line(line):
     with pytest.raises(NetlistError, match="line 3"):
         check_netlist(f"* title\nv1 a 0 1\n{line}\n.end\n")
+
+
+def test_parameters_that_only_sound_like_files_pass():
+    lines = ["r1 a b r={profile*2}", ".param profile=1", ".model m r(r=1)", ".if (profile==1)"]
+    assert check_netlist("\n".join([*lines, ".endif"])) == [*lines, ".endif"]
 
 
 def test_accepted_and_cleaned():
