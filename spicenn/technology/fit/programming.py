@@ -182,18 +182,22 @@ def _polynomial(cells: Cells, g_max: float, degree: int) -> Law | None:
     x = rho[:, np.newaxis] ** powers
     start = math.sqrt(float(np.mean(((cells.g - cells.target) / g_max) ** 2)))
 
+    def coefficients(log_b: Array) -> Array:
+        # One that wants to be zero would go on for ever.
+        return np.exp(math.log(start) + np.clip(log_b, -12.0, 6.0))
+
     def cost(log_b: Array) -> float:
-        sigma = basis @ np.exp(log_b) * g_max
+        sigma = basis @ coefficients(log_b) * g_max
         return -_normal_likelihood(cells, np.hypot(sigma, cells.noise))
 
-    begin = np.full(degree + 1, math.log(start))
-    bounds = [(math.log(start) - 12.0, math.log(start) + 6.0)] * (degree + 1)
-    found = minimize(cost, begin, method="L-BFGS-B", bounds=bounds)
+    # L-BFGS-B calls BLAS, whose threads wait for each other on a busy machine.
+    found = minimize(cost, np.zeros(degree + 1), method="BFGS", options={"gtol": 1e-4})
     if not np.isfinite(found.fun):
         return None
+    b = coefficients(found.x)
     # From Bernstein's basis to powers of ρ.
-    spread = _to_powers(degree) @ np.exp(found.x)
-    sigma = np.maximum(basis @ np.exp(found.x), 1e-300)
+    spread = _to_powers(degree) @ b
+    sigma = np.maximum(basis @ b, 1e-300)
     total = np.hypot(sigma, cells.noise / g_max)
     known = ~cells.cut
     weighed = (x * (sigma / total**2)[:, np.newaxis])[known]
