@@ -22,6 +22,7 @@ _FILES = frozenset(
         "simulation", "sim_args", "lib_args",
     }
 )  # fmt: skip
+_UNPRINTABLE = re.compile(r"[^\t -~]")
 _ASSIGNED = re.compile(rf"\b({'|'.join(sorted(_FILES))})\s*=")
 # ngspice reads all of these as blanks between the words of a code model.
 _BLANKS = re.compile(r"[\s=(),\[\]{}\"']+")
@@ -35,10 +36,9 @@ def statements(text: str, where: str) -> list[tuple[int, str]]:
     """
     joined: list[tuple[int, list[str]]] = []
     for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
-        bad = next((c for c in line if not (" " <= c <= "~" or c == "\t")), None)
-        if bad is not None:
+        if bad := _UNPRINTABLE.search(line):
             raise NetlistError(
-                f"character {bad!a} is not allowed",
+                f"character {bad[0]!a} is not allowed",
                 where=f"{where}, line {number}",
                 remedy="use printable ASCII",
             )
