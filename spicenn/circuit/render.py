@@ -157,7 +157,9 @@ def _settings(crossbar: Crossbar, tolerances: Tolerances) -> list[str]:
     if not crossbar.cell.is_ohmic:
         check_netlist(crossbar.cell.netlist, where=f"cell {crossbar.cell.name}")
         text = crossbar.cell.netlist.splitlines()
-        lines += [f"* cell {crossbar.cell.name}, {len(text)} lines", *text]
+        names = " ".join(key for key, _ in crossbar.cell.parameters)
+        common = f", in common: {names}" if names else ""
+        lines += [f"* cell {crossbar.cell.name}, {len(text)} lines{common}", *text]
     return lines
 
 
@@ -189,7 +191,7 @@ def _values(crossbar: Crossbar, g: Array, parameters: Mapping[str, Array]) -> li
     cell = crossbar.cell
     if cell.is_ohmic:
         return list(map(repr, (1.0 / g).ravel().tolist()))
-    common = "".join(f" {key}={value!r}" for key, value in cell.parameters)
+    common = "".join(f" {key}={float(value)!r}" for key, value in cell.parameters)
     values = [f"{cell.name} g={value!r}{common}" for value in g.ravel().tolist()]
     for key, each in parameters.items():
         column = each.ravel().tolist()

@@ -184,10 +184,10 @@ def test_noise_netlists_refuse_what_has_no_noise_in_ngspice():
     nonlinear = Crossbar("t", 6, 3, cell=load_cell("sinh"))
     with pytest.raises(InputError, match="noiseless"):
         render_noise(nonlinear, g, 0, r_feedback=1e4)
-    bad: dict[str, Any]
     for bad in ({"bitline": 3}, {"r_feedback": 0.0}, {"frequencies": (2.0, 1.0)}, {"points": 0}):
+        arguments: dict[str, Any] = {"bitline": 0, "r_feedback": 1e4, **bad}
         with pytest.raises(InputError):
-            render_noise(WIRED, g, **{"bitline": 0, "r_feedback": 1e4, **bad})
+            render_noise(WIRED, g, **arguments)
 
 
 @pytest.mark.ngspice

@@ -51,12 +51,17 @@ def arrays(shape: tuple[int, int] = (2, 3), samples: int = 1, seed: int = 0) -> 
         ("sweep", small(), 6),
         ("ideal_wires", small(0.0, 0.0), 1),
         ("sinh", small(cell=SINH), 1),
+        ("rram_1t1r", small(cell=load_cell("rram_1t1r", vgate=1.5)), 1),
+        ("pcm", small(cell=load_cell("pcm", t=3600.0)), 1),
+        ("fefet", small(cell=load_cell("fefet")), 1),
     ],
 )
 def test_text_is_the_golden_one(name, crossbar, samples, regenerate):
     g, v = arrays(samples=samples)
+    own = {"rram_1t1r": ("dvt", "beta"), "pcm": ("nu",), "fefet": ("dvt",)}.get(name, ())
+    parameters = {key: 1e3 * g * (k + 1) for k, key in enumerate(own)}
     comments = [[f"linear weight[{j}, {i}] plus" for j in range(3)] for i in range(2)]
-    text = render_crossbar(crossbar, g, v, header=["layer fc1"], comments=comments)
+    text = render_crossbar(crossbar, g, v, parameters, header=["layer fc1"], comments=comments)
     path = GOLDENS / f"{name}.cir"
     if regenerate:
         path.write_text(text)
@@ -75,7 +80,7 @@ def test_parse_undoes_render(data):
         shape[1],
         data.draw(wire),
         data.draw(wire),
-        data.draw(st.sampled_from([OHMIC, SINH])),
+        data.draw(st.sampled_from([OHMIC, SINH, load_cell("rram_1t1r", vgate=1.5, w=1e-6)])),
         data.draw(st.floats(1.0, 500.0)),
     )
     samples = data.draw(st.integers(1, 7))
@@ -88,14 +93,20 @@ def test_parse_undoes_render(data):
     size = samples * shape[0]
     v = np.array(data.draw(st.lists(level, min_size=size, max_size=size))).reshape(samples, -1)
     comment = data.draw(st.text(max_size=20))
+    known = sorted(crossbar.cell.defaults.keys() - {"g"} - dict(crossbar.cell.parameters).keys())
+    names = data.draw(st.lists(st.sampled_from(known), unique=True)) if known else []
+    parameters = {name: data.draw(st.floats(-1.0, 1.0)) + 1e3 * g for name in names}
     text = render_crossbar(
-        crossbar, g, v, header=[comment], comments=[[comment] * shape[1]] * shape[0]
+        crossbar, g, v, parameters, header=[comment], comments=[[comment] * shape[1]] * shape[0]
     )
-    again, g2, v2 = parse_crossbar(text)
+    again, g2, v2, parameters2 = parse_crossbar(text)
     assert again.temperature == pytest.approx(crossbar.temperature, rel=1e-12)
     assert (again.name, again.wordlines, again.bitlines) == ("tile_9", *shape)
     assert (again.r_wordline, again.r_bitline) == (crossbar.r_wordline, crossbar.r_bitline)
     assert again.cell == crossbar.cell
+    assert parameters2.keys() == parameters.keys()
+    for name in names:
+        np.testing.assert_array_equal(parameters2[name], parameters[name])
     np.testing.assert_array_equal(v2, v)
     if crossbar.cell is OHMIC:
         np.testing.assert_array_equal(g2, 1 / (1 / g))

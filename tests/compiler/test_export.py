@@ -77,7 +77,7 @@ def test_netlist_live_simulator_and_record_hold_the_same_cells(tmp_path):
             kept = recorded.tiles[tile.name].g
             assert kept is not None
             np.testing.assert_array_equal(kept[0], drawn)
-            _, written, _ = parse_crossbar((tmp_path / f"{tile.name}.cir").read_text())
+            _, written, *_ = parse_crossbar((tmp_path / f"{tile.name}.cir").read_text())
             np.testing.assert_allclose(written, drawn, rtol=1e-15)
             engine.solve(tile.crossbar, drawn[None], np.zeros((1, 1, tile.crossbar.wordlines)))
             live = engine.read_conductances(tile.crossbar)
@@ -88,7 +88,7 @@ def test_netlists_without_an_engine_drive_the_ideal_values(tmp_path):
     design, _ = design_of()
     chip = design.sample(chip=0, seed=1)
     chip.to_spice(tmp_path)
-    _, _, v = parse_crossbar((tmp_path / "x2_r0_c0.cir").read_text())
+    _, _, v, _ = parse_crossbar((tmp_path / "x2_r0_c0.cir").read_text())
     layer = design.layers[0]
     hidden = design.example[0] @ layer.weight[0].T
     hidden = np.maximum(hidden + layer.bias, 0.0)

@@ -248,6 +248,14 @@ def test_a_design_of_compiled_cells_is_refused_unless_trusted_and_exported_whole
     assert loaded.hash == design.hash
     np.testing.assert_array_equal(loaded.sample(3, seed=5).run(x), y)
 
+    # A study's workers run what the client trusts; a record is a file like any other.
+    ds = sn.monte_carlo(design, x, chips=[3], seed=5, workers=1)
+    np.testing.assert_array_equal(ds.output.values[0, 0], y)
+    with pytest.raises(DesignError, match="native code"):
+        sn.design_of(ds)
+    again = sn.design_of(ds, allow_include=[folder], trust_model=True)
+    assert again.hash == design.hash
+
     # The folder of netlists is whole: it runs from anywhere, the model beside them.
     manifest = json.loads(chip.to_spice(tmp_path / "build").read_text())
     away = shutil.move(tmp_path / "build", tmp_path / "Away")
@@ -258,7 +266,7 @@ def test_a_design_of_compiled_cells_is_refused_unless_trusted_and_exported_whole
     found = read_raw(raw)
     (tile,) = design.tiles
     plain = np.array([found[f"i(vs_{j})"] for j in range(tile.crossbar.bitlines)]).T
-    _, g, v = parse_crossbar(netlist.read_text())
+    _, g, v, _ = parse_crossbar(netlist.read_text())
     with NgspiceEngine() as engine:
         solution = engine.solve(tile.crossbar, g[None], v[None])
     np.testing.assert_allclose(plain, solution.current[0], rtol=1e-9)

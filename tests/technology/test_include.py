@@ -236,7 +236,7 @@ def test_a_network_of_such_cells_runs_is_exported_and_saved_without_the_library(
     )  # fmt: skip
     found = read_raw(raw)
     plain = np.array([found[f"i(vs_{j})"] for j in range(tile.crossbar.bitlines)]).T
-    _, g, v = parse_crossbar(file.read_text())
+    _, g, v, _ = parse_crossbar(file.read_text())
     with NgspiceEngine() as engine:
         solution = engine.solve(tile.crossbar, g[None], v[None])
     np.testing.assert_allclose(plain, solution.current[0], rtol=1e-9)
