@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,8 +25,10 @@ def embed(design: Design) -> NDArray[np.uint8]:
     return np.frombuffer(design.to_bytes(), dtype=np.uint8)
 
 
-def design_of(ds: xr.Dataset) -> Design:
-    """Return the design that a study's record was made from.
+def design_of(
+    ds: xr.Dataset, *, allow_include: Sequence[str | Path] = (), trust_model: bool = False
+) -> Design:
+    """Return the design that a study's record was made from; see ``Design.load``.
 
     Raises DesignError where ``ds`` carries none or a damaged one.
     """
@@ -33,7 +37,11 @@ def design_of(ds: xr.Dataset) -> Design:
             "the dataset carries no design",
             remedy="use what monte_carlo or open_record returned, with all its variables",
         )
-    return Design.from_bytes(np.asarray(ds[VARIABLE].values, dtype=np.uint8).tobytes())
+    return Design.from_bytes(
+        np.asarray(ds[VARIABLE].values, dtype=np.uint8).tobytes(),
+        allow_include=allow_include,
+        trust_model=trust_model,
+    )
 
 
 def output_names(design: Design) -> tuple[str, ...]:
