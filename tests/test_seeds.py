@@ -29,6 +29,23 @@ def test_golden_draws():
         ("THERMAL_NOISE", 3),
         ("PROBES", 4),
         ("TRAINING", 5),
+        ("CYCLE_TO_CYCLE", 6),
+        ("GRADIENT", 7),
+        ("CORRELATED", 8),
+        ("WAFER", 9),
+        ("STUCK", 10),
+        ("DEAD_LINES", 11),
+        ("MISMATCH", 12),
+        ("DRIFT", 13),
+        ("SHOT_NOISE", 20),
+        ("FLICKER_NOISE", 21),
+        ("RTN", 22),
+        ("TRANSIENT_NOISE", 23),
+        ("TIA_OFFSET", 30),
+        ("ADC_STEPS", 31),
+        ("DAC_STEPS", 32),
+        ("NEURON_OFFSET", 33),
+        ("COMPARATOR", 34),
     ]
 
 

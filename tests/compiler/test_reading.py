@@ -158,6 +158,16 @@ def test_switching_one_on_leaves_the_others_draws(name):
     assert np.abs(alone).max() > 1e-6 * np.abs(clean).max()
 
 
+def test_mechanisms_are_independent():
+    """What each adds to 600 currents: correlations below five deviations."""
+    x = np.random.default_rng(3).uniform(-1, 1, (75, 12))
+    names = ("read", "thermal", "shot", "fast rtn")
+    clean = currents(design_of({"bandwidth": 0.0}), x)
+    added = [(currents(design_of(ALONE[name]), x) - clean).ravel() for name in names]
+    correlation = np.corrcoef(added)
+    assert np.abs(correlation - np.eye(len(names))).max() < 5 / math.sqrt(600)
+
+
 def test_read_and_thermal_draws_are_those_of_earlier_versions():
     """Golden: never regenerate. Standard normals of one bitline, from its own formula."""
     for purpose, changes, golden in (
