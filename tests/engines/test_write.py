@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,13 +30,13 @@ RESET = Pulse(amplitude=-1.6, width=50e-9, rise=2e-9)
 SELECTED, ON_WORDLINE, ON_BITLINE, UNSELECTED = CELL_CLASSES
 
 
-def array(rows: int, columns: int, **changes: object) -> tuple[Crossbar, np.ndarray]:
+def array(rows: int, columns: int, **changes: Any) -> tuple[Crossbar, np.ndarray]:
     g = np.random.default_rng(1).uniform(1e-5, 1e-4, (rows, columns))
     crossbar = Crossbar("t", rows, columns, 2.0, 2.0, cell=CELL, r_driver=500.0, r_sense=300.0)
     return replace(crossbar, **changes), g
 
 
-def lone(**changes: object) -> Crossbar:
+def lone(**changes: Any) -> Crossbar:
     return replace(Crossbar("one", 1, 1, cell=CELL), **changes)
 
 
@@ -62,7 +63,7 @@ def test_a_cell_that_was_frozen_by_an_operating_point_moves_in_the_next_transien
     after = engine.run(netlist, [gap], ["run", "op"])[gap]
     np.testing.assert_allclose(after, start, rtol=1e-9)
     moved = engine.run(netlist, [gap], ["op", "run"])[gap]
-    assert moved[0] == pytest.approx(start, rel=1e-9)
+    assert moved[0] == pytest.approx(start, rel=1e-9, abs=0)
     assert moved[-1] < 0.9 * start
 
 
@@ -79,14 +80,14 @@ gload b 0 b 0 1
 """
     density = engine.run(netlist, ["inoise_spectrum", "onoise_spectrum"])
     found = float(np.real(density["onoise_spectrum"][0])) ** 2
-    assert found == pytest.approx(4 * 1.380649e-23 * 300.0 * 1e-4, rel=1e-3)
+    assert found == pytest.approx(4 * 1.380649e-23 * 300.0 * 1e-4, rel=1e-3, abs=0)
 
 
 @pytest.mark.parametrize("g", [1e-5, 1e-4, 1e-3])
 @pytest.mark.parametrize("amplitude", [1.5, -1.5, 0.7, 2.5])
 @pytest.mark.parametrize("temperature", [300.0, 350.0])
 def test_a_pulse_moves_the_state_as_the_ode_says(engine, g, amplitude, temperature):
-    """The state to 1e-4 of itself, its change to 1e-3."""
+    """The state to 3e-4 of itself, its change to 1e-3, where a SET runs away as well."""
     pulse = Pulse(amplitude=amplitude, width=20e-9)
     crossbar = lone(temperature=temperature)
     written = write_pulses(crossbar, np.full((1, 1), g), [(0, 0, pulse)], engine=engine)
@@ -95,8 +96,8 @@ def test_a_pulse_moves_the_state_as_the_ode_says(engine, g, amplitude, temperatu
     begin = float(law.state_of_conductance(g))
     states = respond(law, time, amplitude * np.array([0, 0, 1, 1, 0]), begin)
     found = float(law.state_of_conductance(written.after[0, 0]))
-    assert found == pytest.approx(states[-1], rel=1e-4)
-    assert found - begin == pytest.approx(states[-1] - begin, rel=1e-3)
+    assert found == pytest.approx(states[-1], rel=3e-4, abs=0)
+    assert found - begin == pytest.approx(states[-1] - begin, rel=1e-3, abs=0)
 
 
 def test_parameters_reach_both_engines(engine):
@@ -181,12 +182,12 @@ def test_drivers_and_wires_lower_the_voltage_by_what_kirchhoff_says(engine, name
     crossbar = lone(r_wordline=10.0, r_bitline=20.0, r_driver=300.0)
     g = np.full((1, 1), 1e-4)
     without = write_pulses(lone(), g, [(0, 0, SET)], engine=running)
-    assert without.voltage[0] == pytest.approx(1.5, rel=1e-9)
+    assert without.voltage[0] == pytest.approx(1.5, rel=1e-9, abs=0)
     written = write_pulses(crossbar, g, [(0, 0, SET)], engine=running, r_bitline_driver=170.0)
     u, law = written.voltage[0], memristor_of(crossbar)
     # The state at the plateau's end is the one after but for the fall, which is slower.
     current = law.static.current(u, written.after[0, 0])
-    assert 1.5 - u == pytest.approx(current * (10 + 20 + 300 + 170), rel=5e-3)
+    assert 1.5 - u == pytest.approx(current * (10 + 20 + 300 + 170), rel=5e-3, abs=0)
     assert written.change[0, 0, 0] < 0.5 * without.change[0, 0, 0]
 
 

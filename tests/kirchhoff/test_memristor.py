@@ -33,7 +33,7 @@ def loop_area(frequency: float, amplitude: float = 1.0) -> float:
     i = LAW.current(u, state)
     assert np.abs(i[[0, 200, 400]]).max() < 1e-12 * np.abs(i).max()  # pinched at the origin
     # Both lobes counted, whichever way round each goes.
-    return sum(abs(np.trapezoid(i[k : k + 101], u[k : k + 101])) for k in (200, 300))
+    return float(sum(abs(np.trapezoid(i[k : k + 101], u[k : k + 101])) for k in (200, 300)))
 
 
 def test_the_law_is_the_published_one():
@@ -63,12 +63,14 @@ def test_far_beyond_the_barrier_nothing_overflows():
 
 @given(st.floats(1e-9, 1e-2))
 def test_state_and_conductance_are_inverse(g):
-    assert LAW.conductance_of_state(LAW.state_of_conductance(g)) == pytest.approx(g, rel=1e-13)
+    assert LAW.conductance_of_state(LAW.state_of_conductance(g)) == pytest.approx(
+        g, rel=1e-13, abs=0
+    )
 
 
 def test_the_range_is_the_documented_one():
-    assert pytest.approx(4.45e-6, rel=1e-2) == LAW.g_min
-    assert pytest.approx(1.80e-3, rel=1e-2) == LAW.g_max
+    assert pytest.approx(4.45e-6, rel=1e-2, abs=0) == LAW.g_min
+    assert pytest.approx(1.80e-3, rel=1e-2, abs=0) == LAW.g_max
 
 
 @given(st.floats(-5, 5), st.floats(0.0, 3e-9), st.floats(200, 450))
@@ -138,7 +140,7 @@ def test_many_pulses_are_one_of_their_length_in_all():
     for _ in range(20):
         state = float(respond(LAW, time, u, state)[-1])
     longer = respond(LAW, 20 * time, u, MIDDLE)[-1]
-    assert longer - MIDDLE == pytest.approx(state - MIDDLE, rel=1e-5)
+    assert longer - MIDDLE == pytest.approx(state - MIDDLE, rel=1e-5, abs=0)
     assert abs(state - MIDDLE) > 1e-15
 
 
@@ -147,7 +149,7 @@ def test_a_small_change_is_as_exact_as_a_large_one():
     time = np.array([0.0, 1e-9])
     change = integrate(lambda t, x: LAW.rate(np.array([0.1]), MIDDLE + x), time, 1)[-1, 0]
     exact = float(LAW.rate(0.1, MIDDLE)) * 1e-9
-    assert change == pytest.approx(exact, rel=1e-6)
+    assert change == pytest.approx(exact, rel=1e-6, abs=0)
     assert abs(exact) < 1e-17
 
 
