@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -38,6 +38,7 @@ QUIET: dict[str, Any] = {
     "variation": Variation(), "noise": Noise(), "drift": Drift(), "periphery": Periphery(),
 }  # fmt: skip
 RESAMPLES = 2000
+PERMUTATIONS = 100
 # A step of the search, and the ratio at which a bracket of the crossing is narrow enough.
 STEP, NARROW = 4.0, 1.1
 
@@ -52,6 +53,8 @@ class Mechanism:
     with_ : keys that hold at every magnitude, zero included.
     mapping : choices that it needs; a word names the choice that the magnitude itself
         sets, as 2^-bits.
+    preset : the technology that it is studied in.
+    alike : the same on every chip, so that one stands for all.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Mechanism:
     mapping: sn.Mapping = field(default_factory=sn.Mapping)
     bits: Literal["adc_bits", "input_bits"] | None = None
     preset: str = "ideal"
+    alike: bool = False
 
 
 def keys(*names: str) -> Callable[[float], dict[str, Any]]:
@@ -150,14 +154,17 @@ MECHANISMS = (
     Mechanism(
         "wires", "Ω per segment", keys("r_wordline", "r_bitline"),
         2.0, f"{ROUGH}, as preset rram-1r", 0.1, 1e4,
+        alike=True,
     ),
     Mechanism(
-        "drivers", "Ω", keys("periphery.driver.resistance"), 100.0, ROUGH, 1.0, 1e5
+        "drivers", "Ω", keys("periphery.driver.resistance"), 100.0, ROUGH, 1.0, 1e5,
+        alike=True,
     ),
     Mechanism(
         "temperature", "K above 300 K, -0.1 %/K", lambda x: {"temperature": 300.0 + x},
         58.0, "85 °C, the upper end of commercial parts; -0.1 %/K is an order of magnitude",
         1.0, 900.0, {"conductance_tc": -1e-3},
+        alike=True,
     ),
     Mechanism(
         "drift", "s", keys("drift.time"), 3.156e7, f"one year; {PCM}", 1.0, 1e15, PCM_DRIFT
@@ -172,14 +179,17 @@ MECHANISMS = (
         "amplifier gain", "1 / gain",
         lambda x: {"periphery.tia.gain": 1.0 / x if x else None},
         1e-3, f"{ROUGH}: 60 dB", 1e-5, 1.0,
+        alike=True,
     ),
     Mechanism(
         "ADC resolution", "step over range, 2^-bits", lambda _: {},
         2.0**-8, "8 bits: ISAAC, Shafiee et al., ISCA 2016", 2.0**-16, 2.0**-2, bits="adc_bits",
+        alike=True,
     ),
     Mechanism(
         "ADC INL", "LSB of 8 bits", keys("periphery.adc.inl"), 1.0, ROUGH, 0.05, 100.0,
         mapping=EIGHT_OUT,
+        alike=True,
     ),
     Mechanism(
         "ADC DNL", "LSB of 8 bits", keys("periphery.adc.dnl"), 0.5, ROUGH, 0.05, 30.0,
@@ -189,10 +199,12 @@ MECHANISMS = (
         "DAC resolution", "step over range, 2^-bits", lambda _: {},
         2.0**-8, "8 bits: Le Gallo et al., Nat. Electron. 6, 680 (2023)", 2.0**-16, 2.0**-2,
         bits="input_bits",
+        alike=True,
     ),
     Mechanism(
         "DAC INL", "LSB of 8 bits", keys("periphery.dac.inl"), 1.0, ROUGH, 0.05, 100.0,
         mapping=EIGHT_IN,
+        alike=True,
     ),
     Mechanism(
         "DAC DNL", "LSB of 8 bits", keys("periphery.dac.dnl"), 0.5, ROUGH, 0.05, 30.0,
@@ -223,9 +235,9 @@ def cnn() -> nn.Module:
 NETWORKS = {"MLP": mlp, "CNN": cnn}
 
 
-def network(name: str, images: Images, epochs: int) -> nn.Module:
+def network(name: str, images: Images, epochs: int, draw: int = 0) -> nn.Module:
     """Train a network; no epochs leave it as it was drawn."""
-    torch.manual_seed(0)
+    torch.manual_seed(draw)
     model = NETWORKS[name]()
     optimiser = torch.optim.Adam(model.parameters(), 3e-3, weight_decay=1e-4)
     x, y = torch.as_tensor(images.train), torch.as_tensor(images.train_labels)
@@ -285,11 +297,17 @@ class Bench:
         return np.concatenate(parts)
 
 
+def predicted(scores: Array) -> Array:
+    """Classes (chip, sample); -1, which is none, on a chip that failed."""
+    classes = np.nan_to_num(scores).argmax(axis=-1)
+    classes[~np.all(np.isfinite(scores), axis=(1, 2))] = -1
+    return np.asarray(classes)
+
+
 def accuracy(scores: Array, labels: Array) -> Array:
     """Share of right samples (chip,); a chip that failed has none."""
-    failed = ~np.isfinite(scores).all(axis=(1, 2))
-    right = np.nan_to_num(scores).argmax(axis=-1) == labels
-    return np.where(failed, 0.0, right.mean(axis=-1))
+    right: Array = np.equal(predicted(scores), labels)
+    return np.asarray(right.mean(axis=-1))
 
 
 def crossing(x: Array, loss: Array, target: float) -> float:
@@ -330,7 +348,9 @@ def magnitudes(mechanism: Mechanism) -> Iterator[float]:
         yield mechanism.high
 
 
-def sweep(bench: Bench, untrained: Bench, mechanism: Mechanism, target: float) -> dict[str, Any]:
+def sweep(
+    bench: Bench, untrained: Sequence[Bench], mechanism: Mechanism, target: float
+) -> dict[str, Any]:
     """One mechanism's critical magnitude and its controls, as a row of the result.
 
     Raises SpicennError where the mechanism is not there, or changes nothing.
@@ -338,32 +358,33 @@ def sweep(bench: Bench, untrained: Bench, mechanism: Mechanism, target: float) -
     labels = bench.images.test_labels
     still = bench.scores(mechanism, 0.0, 1)
     zero = float(accuracy(still, labels)[0])
-    # Two chips tell whether the mechanism makes chips differ; if not, one stands for all.
-    pair = bench.scores(mechanism, mechanism.typical, 2)
-    chips = 1 if np.array_equal(pair[0], pair[1]) else bench.chips
+    chips = 1 if mechanism.alike else bench.chips
     losses: dict[float, Array] = {}
-    changed = not np.array_equal(pair[:1], still)
+    changed = False
 
-    def loss(x: float) -> float:
+    def loss(x: float) -> Array:
         nonlocal changed
         if x not in losses:
             scores = bench.scores(mechanism, x, chips)
-            changed = changed or not np.array_equal(scores[:1], still)
+            changed = changed or not np.array_equal(scores, np.broadcast_to(still, scores.shape))
             losses[x] = zero - accuracy(scores, labels)
-        return float(losses[x].mean())
+        return losses[x]
 
     loss(mechanism.typical)
     below = above = None
     for x in magnitudes(mechanism):
-        if loss(x) >= target:
+        if loss(x).mean() < target:
+            below, above = x, None
+        elif above is None:
             above = x
+        # On until the best chip has lost as much: every resample of chips then crosses.
+        if loss(x).min() >= target:
             break
-        below = x
     if not changed:
         raise SpicennError("changes nothing: no engine or compiler knows it yet")
     while above and below and above / below > NARROW and mechanism.bits is None:
         middle = math.sqrt(above * below)
-        above, below = (middle, below) if loss(middle) >= target else (above, middle)
+        above, below = (middle, below) if loss(middle).mean() >= target else (above, middle)
     seen = np.array(sorted(losses))
     every = np.stack([losses[value] for value in seen])
     critical = crossing(seen, every.mean(axis=1), target)
@@ -376,8 +397,8 @@ def sweep(bench: Bench, untrained: Bench, mechanism: Mechanism, target: float) -
         "critical": critical,
         "interval": [low, high],
         "margin": critical / mechanism.typical,
-        "chips differ": chips > 1,
-        "in range": math.isfinite(critical) and critical > mechanism.low,
+        "alike": mechanism.alike,
+        "in range": bool(math.isfinite(critical) and critical > seen[0]),
         "accuracy at zero": zero,
         "loss at typical": float(losses[mechanism.typical].mean()),
         "curve": [[float(value), float(losses[value].mean())] for value in seen],
@@ -386,20 +407,24 @@ def sweep(bench: Bench, untrained: Bench, mechanism: Mechanism, target: float) -
 
 
 def controls(
-    bench: Bench, untrained: Bench, mechanism: Mechanism, x: float, chips: int
+    bench: Bench, untrained: Sequence[Bench], mechanism: Mechanism, x: float, chips: int
 ) -> dict[str, float]:
-    """Loss at the critical magnitude against shuffled labels, and of a random network."""
+    """Loss at the critical magnitude against shuffled labels, and of random networks."""
     labels = bench.images.test_labels
-    shuffled = np.random.default_rng(1).permutation(labels)
-    found = {}
-    for name, where, wanted in (
-        ("shuffled labels", bench, shuffled),
-        ("random network", untrained, labels),
-    ):
-        before = accuracy(where.scores(mechanism, 0.0, 1), wanted)[0]
-        after = accuracy(where.scores(mechanism, x, chips), wanted).mean()
-        found[f"loss, {name}"] = float(before - after)
-    return found
+    before, after = (bench.scores(mechanism, 0.0, 1), bench.scores(mechanism, x, chips))
+    rng = np.random.default_rng(1)
+    orders = [rng.permutation(labels) for _ in range(PERMUTATIONS)]
+    shuffled = [accuracy(before, order)[0] - accuracy(after, order).mean() for order in orders]
+    drawn = [
+        accuracy(other.scores(mechanism, 0.0, 1), labels)[0]
+        - accuracy(other.scores(mechanism, x, chips), labels).mean()
+        for other in untrained
+    ]
+    return {
+        "loss, shuffled labels": float(np.mean(shuffled)),
+        "loss, random networks": float(np.mean(drawn)),
+        "standard error, random networks": float(np.std(drawn) / max(len(drawn) - 1, 1) ** 0.5),
+    }
 
 
 def figure(results: Mapping[str, Any], target: float, path: Path) -> None:
@@ -415,21 +440,26 @@ def figure(results: Mapping[str, Any], target: float, path: Path) -> None:
         for index, (network_name, result) in enumerate(results.items()):
             colour = (PLUS, MINUS)[index % 2]
             for row in result["rows"]:
-                if row["name"] not in names or not math.isfinite(row["critical"]):
+                if row["name"] not in names:
                     continue
                 y = names.index(row["name"]) + 0.3 * index
-                ends = [min(end, 1e30) / row["typical"] for end in row["interval"]]
+                largest = row["curve"][-1][0]
+                # What was not reached is drawn at the largest magnitude tried, as an arrow.
+                ends = [min(end, largest) / row["typical"] for end in row["interval"]]
+                reached = math.isfinite(row["critical"])
+                margin = min(row["critical"], largest) / row["typical"]
                 axes.plot(ends, [y, y], color=colour, linewidth=1.2)
-                axes.plot([row["margin"]], [y], "o", color=colour, markersize=4)
+                axes.plot([margin], [y], "o" if reached else ">", color=colour, markersize=4)
             axes.plot([], [], "o", color=colour, markersize=4, label=network_name)
         axes.axvline(1.0, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0, colors=INK)
         axes.set_xlabel("critical over typical magnitude", color=MUTED)
         axes.set_title(f"What costs {100 * target:g} points of accuracy first")
-        axes.legend(loc="lower right")
+        axes.legend(loc="upper right")
         picture.savefig(path)
 
 
@@ -437,12 +467,12 @@ def table(rows: list[dict[str, Any]], top: float) -> str:
     """Rows of the README's table."""
     lines = [
         "| mechanism | magnitude | typical | critical | 95 % over chips | margin | loss at 0 "
-        "| loss at typical | shuffled labels | random network |",
+        "| loss at typical | shuffled labels | random networks |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         low, high = row["interval"]
-        span = f"{low:.3g} … {high:.3g}" if row["chips differ"] else "no spread"
+        span = "alike" if row["alike"] else f"{low:.3g} … {high:.3g}"
         sign = "" if row["in range"] else ("> " if math.isinf(row["critical"]) else "≤ ")
         largest = row["curve"][-1][0]
         critical = row["critical"] if math.isfinite(row["critical"]) else largest
@@ -450,9 +480,10 @@ def table(rows: list[dict[str, Any]], top: float) -> str:
             top - row["accuracy at zero"],
             row["loss at typical"],
             row["loss, shuffled labels"],
-            row["loss, random network"],
+            row["loss, random networks"],
         ]
         cells = " | ".join(f"{100 * value:.2f}" for value in points)
+        cells += f" ± {100 * row['standard error, random networks']:.2f}"
         lines.append(
             f"| {row['name']} | {row['unit']} | {row['typical']:.3g} | {sign}{critical:.3g} "
             f"| {span} | {sign}{critical / row['typical']:.3g} | {cells} |"
@@ -463,7 +494,9 @@ def table(rows: list[dict[str, Any]], top: float) -> str:
 def study(name: str, options: argparse.Namespace, images: Images, engine: Engine) -> dict[str, Any]:
     """Every mechanism on one network, ranked."""
     trained = Bench(network(name, images, options.epochs), images, engine, options.chips, 7)
-    untrained = replace(trained, model=network(name, images, 0))
+    untrained = [
+        replace(trained, model=network(name, images, 0, draw)) for draw in range(options.random)
+    ]
     with torch.no_grad():
         ideal = trained.model(torch.as_tensor(images.test)).numpy()[np.newaxis]
     top = float(accuracy(ideal, images.test_labels)[0])
@@ -495,12 +528,14 @@ def main() -> None:
     parser.add_argument("--chips", type=int, default=20)
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--random", type=int, default=5, help="untrained networks, as a control")
     parser.add_argument("--engine", choices=["ngspice", "nodal"], default="nodal")
     parser.add_argument("--out", type=Path, help="write result.json and result.png to this folder")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.smoke:
         options.networks, options.chips, options.images, options.epochs = ["MLP"], 2, 40, 2
+        options.random = 1
         options.only, options.loss = ["stuck off", "wires", "ADC resolution"], 0.1
     images = load_digits()
     images = replace(
