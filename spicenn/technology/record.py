@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from dataclasses import replace as _replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from spicenn.errors import TechnologyError
 from spicenn.technology.cell import OHMIC, Cell
 from spicenn.technology.checks import check_choice, check_number
 from spicenn.technology.mechanisms import Drift, Noise, Variation
 from spicenn.technology.periphery import Periphery
+
+if TYPE_CHECKING:
+    from spicenn.technology.fit import Fitted
 
 Drive = Literal["bipolar", "offset", "two-phase"]
 
@@ -195,6 +198,25 @@ class Technology:
         from spicenn.technology.toml import load
 
         return load(Path(path), allow_include=allow_include, trust_model=trust_model)
+
+    @staticmethod
+    def fit(
+        paths: Iterable[str | Path],
+        *,
+        name: str = "fitted",
+        base: Technology | str = "ideal",
+        given: Mapping[str, Any] | None = None,
+    ) -> Fitted:
+        """Fit a technology to measured CSV files; see ``fit_technology``."""
+        from spicenn.technology.fit import fit_technology
+
+        return fit_technology(paths, name=name, base=base, given=given)
+
+    def to_toml(self, path: str | Path) -> None:
+        """Write a file that ``from_toml`` reads. Raises TechnologyError where it cannot be."""
+        from spicenn.technology.writer import save
+
+        save(self, Path(path))
 
 
 def _changed(record: Any, changes: Mapping[str, Any]) -> Any:

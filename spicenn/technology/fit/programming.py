@@ -18,7 +18,7 @@ FEWEST = 5
 _MOST_DEGREE = 4
 # No cell conducts less (``variation.G_FLOOR``): what is measured there is cut, not drawn.
 _FLOOR = 1e-12
-_NODES = 40
+_NODES, _GRID = 40, 601
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,9 @@ def _cells(tables: Sequence[Table], g_max: float) -> tuple[Cells, list[Row]]:
             targets.append(float(target[group[0]]))
             means.append(float(g[group].mean()))
             counts.append(len(group))
-            square += float(np.sum((g[group] - g[group].mean()) ** 2))
-            freedom += len(group) - 1
+            if g[group].min() > _FLOOR:  # what is cut varies less than it was drawn
+                square += float(np.sum((g[group] - g[group].mean()) ** 2))
+                freedom += len(group) - 1
     if len(devices) < FEWEST:
         raise tables[0].error(
             f"{len(devices)} devices are too few for a spread", "conductance", 0,
@@ -238,7 +239,7 @@ def _lognormal(cells: Cells, g_max: float) -> Law | None:
     some = cells.target > _FLOOR
 
     def cost(log_s: float) -> float:
-        return -_lognormal_likelihood(cells, some, math.exp(log_s))
+        return -lognormal_likelihood(cells, some, math.exp(log_s))
 
     ratio = np.maximum(cells.g[some], _FLOOR) / cells.target[some]
     start = math.log(max(float(np.sqrt(np.mean(np.log(ratio) ** 2))), 1e-9))
@@ -255,8 +256,11 @@ def _lognormal(cells: Cells, g_max: float) -> Law | None:
     return Law("lognormal", np.array([s]), np.array([[variance]]), -float(found.fun))
 
 
-def _lognormal_likelihood(cells: Cells, some: NDArray[np.bool_], s: float) -> float:
-    """Log likelihood; cycles add a normal deviation, convolved by Gauss-Hermite quadrature."""
+def lognormal_likelihood(cells: Cells, some: NDArray[np.bool_], s: float) -> float:
+    """Log likelihood of the cells that have a target, ``some``.
+
+    Cycles add a normal deviation, whose convolution is by quadrature.
+    """
     from scipy.special import log_ndtr, logsumexp
 
     target, g, noise = cells.target[some], cells.g[some], cells.noise[some]
@@ -272,20 +276,18 @@ def _lognormal_likelihood(cells: Cells, some: NDArray[np.bool_], s: float) -> fl
     below = log_ndtr((math.log(_FLOOR) - np.log(target) + s**2 / 2) / s)
     density = log_density(np.maximum(g, _FLOOR))
     if np.any(noise > 0):
+        # Where cycles deviate little, the law is smooth on their scale: Gauss-Hermite over
+        # them. Elsewhere their density is smooth on the grid of the law's own z.
         nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
         nodes, weights = nodes[:, np.newaxis], np.log(weights / weights.sum())[:, np.newaxis]
-        # Quadrature over the narrower of the two: the other is smooth on its scale.
         by_cycle = logsumexp(log_density(g - noise * nodes) + weights, axis=0)
-        centre = target * np.exp(s * nodes - s**2 / 2)
+        z, step = np.linspace(-12.0, 12.0, _GRID, retstep=True)
+        z = z[:, np.newaxis]
         width = np.maximum(noise, 1e-300)
-        by_cell = logsumexp(
-            -0.5 * ((g - centre) / width) ** 2
-            - np.log(width)
-            - 0.5 * math.log(2 * math.pi)
-            + weights,
-            axis=0,
-        )
-        density = np.where(noise == 0, density, np.where(noise < s * target, by_cycle, by_cell))
+        away = (g - target * np.exp(s * z - s**2 / 2)) / width
+        logs = -0.5 * away**2 - 0.5 * z**2 - np.log(2 * math.pi * width)
+        by_cell = logsumexp(logs, axis=0) + math.log(step)
+        density = np.where(noise == 0, density, np.where(noise < 0.1 * s * g, by_cycle, by_cell))
     return float(np.sum(np.where(cut, below, density)))
 
 
