@@ -26,6 +26,7 @@ def test_codes_are_the_nearest_and_saturate_at_the_edges_and_past_them():
     assert codes(v.reshape(3, 4), levels).shape == (3, 4)
     # A level belongs to the code above it.
     np.testing.assert_array_equal(codes(levels, levels), np.arange(-3, 4))
+    np.testing.assert_array_equal(codes(torch.as_tensor(levels), levels), np.arange(-3, 4))
 
 
 def test_inl_is_the_peak_of_the_end_point_fit_and_leaves_the_ends():
