@@ -230,7 +230,7 @@ class _Run:
     def _add_noise(self, tile: PlacedTile, g: Array, v: Array, current: Array, use: int) -> Array:
         technology = self.design.technology
         read = Read(technology, tile, self.seed, self.chips, self.trials, use)
-        return add_noise(read, g, v, current)
+        return add_noise(read, g, v, current, self._cells(tile).parameters)
 
     def result(self, outputs: tuple[torch.Tensor, ...]) -> Result:
         shape = (len(self.chips), self.trials, self.samples)

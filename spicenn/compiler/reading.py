@@ -20,7 +20,7 @@ RTN of faster traps : none. A read averages over many of their states, which mak
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,8 @@ from numpy.typing import NDArray
 from spicenn.circuit import Crossbar
 from spicenn.compiler.layer import Array
 from spicenn.compiler.placement import PlacedTile, tile_generator
+from spicenn.engines.laws import law_of
+from spicenn.errors import EngineError
 from spicenn.kirchhoff.noise import thermal_noise as thermal_density
 from spicenn.seeds import Purpose
 from spicenn.technology import Technology
@@ -69,14 +71,22 @@ class Read:
         return tile_generator(self.seed, purpose, self.tile, chip, trial, use)
 
 
-def add_noise(read: Read, g: Array, v: Array, current: Array) -> Array:
+def add_noise(
+    read: Read,
+    g: Array,
+    v: Array,
+    current: Array,
+    parameters: Mapping[str, Array] | None = None,
+) -> Array:
     """Return a tile's currents as they are read.
 
     Parameters
     ----------
     g : (chip, wordline, bitline) [S].
     v : (chip or 1, trial or 1, sample, position, pulse, wordline) [V].
-    current : (chip, trial or 1, sample, position, pulse, bitline) [A].
+    current : (chip, trial or 1, sample, position, pulse, bitline) [A]; NaN where a chip
+        failed.
+    parameters : further parameters of every cell by name, each shaped as g.
 
     Returns
     -------
@@ -88,7 +98,11 @@ def add_noise(read: Read, g: Array, v: Array, current: Array) -> Array:
     if technology.read_noise:
         current = _add_white(read, Purpose.READ_NOISE, read_noise(technology, over, v), current)
     if technology.bandwidth:
-        sigma = thermal_sigma(technology, read.tile.crossbar, g)
+        alive = np.isfinite(current).all(axis=(1, 2, 3, 4, 5))
+        own = {name: values[alive] for name, values in (parameters or {}).items()}
+        sigma = np.full((len(g), g.shape[-1]), np.nan)
+        if alive.any():
+            sigma[alive] = thermal_sigma(technology, read.tile.crossbar, g[alive], own)
         sigma = sigma[:, np.newaxis, np.newaxis, np.newaxis, np.newaxis]
         current = _add_white(read, Purpose.THERMAL_NOISE, sigma, current)
     if technology.noise.shot and technology.bandwidth:
@@ -100,26 +114,37 @@ def add_noise(read: Read, g: Array, v: Array, current: Array) -> Array:
     return current
 
 
-def thermal_sigma(technology: Technology, crossbar: Crossbar, g: Array) -> Array:
+def thermal_sigma(
+    technology: Technology,
+    crossbar: Crossbar,
+    g: Array,
+    parameters: Mapping[str, Array] | None = None,
+) -> Array:
     """Standard deviation of every bitline's thermal current in one read.
 
-    Exact for ohmic cells, with the wires', the drivers' and the amplifiers' resistances;
-    nonlinear cells count as at rest.
+    With the wires', the drivers' and the amplifiers' resistances: exact for ohmic cells.
+    Nonlinear ones count with their small-signal conductance at 0 V, or with g where no
+    law of theirs is known.
 
     Parameters
     ----------
     g : (..., wordline, bitline) [S].
+    parameters : further parameters of every cell by name, each shaped as g.
 
     Returns
     -------
     (..., bitline) [A]. Raises ConvergenceError as ``kirchhoff.thermal_noise``.
     """
     r_wordline, r_bitline = crossbar.segments()
-    if not (r_wordline.any() or r_bitline.any()):
+    try:
+        law = law_of(crossbar.cell, crossbar.name, technology.temperature)
+    except EngineError:
+        law = None
+    if law is None and not (r_wordline.any() or r_bitline.any()):
         return thermal_noise(technology, g)
     density = thermal_density(
-        g, r_wordline=r_wordline, r_bitline=r_bitline,
-        temperature=technology.temperature, rtol=_RTOL,
+        g, r_wordline=r_wordline, r_bitline=r_bitline, temperature=technology.temperature,
+        law=law, parameters=None if law is None else parameters, rtol=_RTOL,
     )  # fmt: skip
     return np.asarray(np.sqrt(density * technology.bandwidth))
 

@@ -197,13 +197,45 @@ def test_wires_drivers_and_amplifiers_share_in_the_thermal_noise():
         thermal_sigma(technology, sn.circuit.Crossbar("t", 6, 4, *wires, r_driver=d, r_sense=s), g)
         for wires, d, s in (((0, 0), 0, 0), ((9, 0), 0, 0), ((0, 0), 500, 0), ((0, 0), 0, 500))
     ]
-    assert seen[0] == pytest.approx(np.sqrt(4 * BOLTZMANN * 300 * 1e8 * g.sum(axis=1)))
+    assert seen[0] == pytest.approx(
+        np.sqrt(4 * BOLTZMANN * 300 * 1e8 * g.sum(axis=1)), rel=1e-12, abs=0
+    )
     for other in seen[1:]:
         assert (other < seen[0] * (1 - 1e-5)).all()
     # A divider on one cell: the resistances in series.
     one = sn.circuit.Crossbar("t", 1, 1, r_driver=2e3, r_sense=3e3)
     sigma = thermal_sigma(technology, one, np.array([[1e-4]]))
-    assert sigma == pytest.approx(math.sqrt(4 * BOLTZMANN * 300 * 1e8 / 15e3))
+    assert sigma == pytest.approx(math.sqrt(4 * BOLTZMANN * 300 * 1e8 / 15e3), rel=1e-6, abs=0)
+
+
+def test_nonlinear_cells_are_as_noisy_as_at_rest():
+    technology = IDEAL.replace(temperature=300.0)
+    g = np.random.default_rng(0).uniform(1e-6, 1e-4, (2, 6, 4))
+    at_rest = np.sqrt(4 * BOLTZMANN * 300 * 1e8 * g.sum(axis=1))
+    sinh = sn.circuit.Crossbar("t", 6, 4, cell=sn.circuit.load_cell("sinh"))
+    np.testing.assert_allclose(thermal_sigma(technology, sinh, g), at_rest, rtol=1e-6)
+    # A transistor in series conducts less, and one with a higher threshold still less.
+    gated = sn.circuit.Crossbar("t", 6, 4, cell=sn.circuit.load_cell("rram_1t1r"))
+    whole = thermal_sigma(technology, gated, g)
+    assert (whole < at_rest * (1 - 1e-3)).all()
+    assert (thermal_sigma(technology, gated, g, {"dvt": np.full(g.shape, 0.1)}) < whole).all()
+    # A user's own cell counts with what it is programmed to.
+    own = sn.technology.Cell("own", ".subckt own wordline bitline g=1u\n.ends own\n")
+    other = sn.circuit.Crossbar("t", 6, 4, cell=own)
+    np.testing.assert_allclose(thermal_sigma(technology, other, g), at_rest, rtol=1e-12)
+
+
+def test_a_failed_chip_stays_nan_and_changes_no_other():
+    design = design_of(ALONE["wired thermal"])
+    (tile,) = design.tiles
+    read = Read(design.technology, tile, 5, (0, 1), 2)
+    v, current = np.ones((1, 1, 1, 1, 1, 12)), np.ones((2, 1, 1, 1, 1, 8))
+    g = np.stack([tile.g_target] * 2)
+    good = add_noise(read, g, v, current)
+    current[0] = np.nan
+    found = add_noise(read, g, v, current)
+    assert np.isnan(found[0]).all()
+    np.testing.assert_array_equal(found[1], good[1])
 
 
 class Twice(nn.Module):

@@ -85,16 +85,18 @@ def assert_spectrum(
 
 
 def test_densities_are_those_of_theory():
-    assert thermal_density(1e-3, 300.0) == pytest.approx(1.657e-23, rel=1e-3)
-    assert shot_density(-1e-3, 1.0) == pytest.approx(3.204e-22, rel=1e-3)
+    assert thermal_density(1e-3, 300.0) == pytest.approx(1.657e-23, rel=1e-3, abs=0)
+    assert shot_density(-1e-3, 1.0) == pytest.approx(3.204e-22, rel=1e-3, abs=0)
     # At qV = 2kT, a tunnel junction's shot noise is as large as a resistor's thermal noise.
     v = 2 * BOLTZMANN * 300.0 / ELEMENTARY_CHARGE
-    assert shot_density(1e-5 * v, 1.0) == pytest.approx(float(thermal_density(1e-5, 300.0)))
+    assert shot_density(1e-5 * v, 1.0) == pytest.approx(
+        float(thermal_density(1e-5, 300.0)), rel=1e-12, abs=0
+    )
     np.testing.assert_allclose(flicker_density([1.0, 10.0], 2e-6, 1e-4), [4e-16, 4e-17])
     # Half of the plateau at the corner 1 / (2 π τ).
     plateau, corner = rtn_density([0.0, 1 / (2 * math.pi * 1e-3)], 1e-6, 0.3, 1e-3)
-    assert plateau == pytest.approx(4 * 0.21 * 1e-3 * 1e-12)
-    assert corner == pytest.approx(plateau / 2)
+    assert plateau == pytest.approx(4 * 0.21 * 1e-3 * 1e-12, rel=1e-12, abs=0)
+    assert corner == pytest.approx(plateau / 2, rel=1e-12, abs=0)
 
 
 @pytest.mark.parametrize(("low", "high"), [(1.0, 1e8), (1e3, 1e4), (1e5, 1e6), (2.0, 1.0)])
