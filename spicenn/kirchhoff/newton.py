@@ -156,6 +156,9 @@ class _Circuit:
 
 
 def _newton(circuit: _Circuit) -> Fields:
+    # Numba takes half a second to load: not for those who only import.
+    from spicenn.kirchhoff.kernel import NEGLIGIBLE
+
     cells, rtol = circuit.cells, circuit.rtol
     xp = namespace(cells.g)
     u = b = xp.zeros_like(cells.g)
@@ -167,7 +170,9 @@ def _newton(circuit: _Circuit) -> Fields:
     steps = xp.zeros_like(at.iterations)
     for _ in range(_STEPS):
         flow = total(abs(current))
-        residual = (total(abs(current - h)) + left) / xp.where(flow > 0, flow, 1.0)
+        by_one = total(cells.g * (abs(u + b) + abs(b)))
+        scale = xp.where(flow > NEGLIGIBLE * by_one, flow, by_one)
+        residual = (total(abs(current - h)) + left) / xp.where(scale > 0, scale, 1.0)
         active = ~(residual <= rtol)
         if not bool(active.any()):
             break

@@ -19,8 +19,9 @@ from torch.autograd.gradcheck import GradcheckError
 import spicenn as sn
 from spicenn.errors import ConvergenceError, InputError
 from spicenn.kirchhoff import autograd, effective_matrix, tensor
-from spicenn.kirchhoff.laws import Law, Ohmic, Sinh
+from spicenn.kirchhoff.laws import Law, Ohmic, Pcm, Sinh
 from spicenn.kirchhoff.linear import Fields
+from spicenn.kirchhoff.transistors import Fefet, Rram1T1R
 
 # The path of CUDA tensors, on the CPU's: it is asked for by name.
 SOLVERS = [pytest.param(None, id="compiled"), pytest.param(tensor.solve, id="torch")]
@@ -332,3 +333,42 @@ def test_the_public_functions_have_these_gradients(g, v, r_wordline, r_bitline, 
 
     assert torch.autograd.gradcheck(currents, inputs)
     assert torch.autograd.gradcheck(matrix, (inputs[0], *inputs[2:]))
+
+
+GATED = [
+    pytest.param(Rram1T1R(vgate=1.2, vto=0.2, kp=1.0, w=1.0, l=1.0), id="rram_1t1r"),
+    pytest.param(Fefet(kp=1.0, w=1.0, l=1.0), id="fefet"),
+]
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("law", GATED)
+def test_gated_cells_and_their_parameters(law: Any, solver: Any) -> None:
+    """The matrix is not symmetric: a symmetric adjoint would be off in every digit."""
+    tensors = inputs((2, M, N), chips=2)
+    own = {"dvt": uniform((2, M, N), 5, -0.1, 0.1), "beta": uniform((2, M, N), 6, 0.5, 1.5)}
+
+    def outputs(*x: Tensor) -> tuple[Any, ...]:
+        parameters = dict(zip(own, x[4:], strict=True))
+        return autograd.currents(*x[:4], law=law, parameters=parameters, rtol=1e-13, solver=solver)[
+            :3
+        ]
+
+    assert torch.autograd.gradcheck(outputs, [*tensors, *own.values()], atol=1e-7, rtol=1e-5)
+
+
+def test_parameters_of_any_law_have_gradients() -> None:
+    """Through the public function, one value for all cells, and through a linear law."""
+    g, v, *_ = (x.detach() for x in inputs())
+    for law, name in ((Sinh(), "v0"), (Pcm(t=1e3), "nu"), (Fefet(kp=1.0, w=1.0, l=1.0), "beta")):
+        value = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
+
+        def current(x: Tensor, law: Any = law, name: str = name) -> Tensor:
+            found = sn.crossbar_currents(
+                g, v, r_wordline=0.5, r_bitline=0.3, law=law, parameters={name: x}, rtol=1e-13
+            )
+            return torch.as_tensor(found)
+
+        assert torch.autograd.gradcheck(current, [value], atol=1e-7, rtol=1e-5)
+        # One that nobody asks for costs nothing and breaks nothing.
+        assert not current(value.detach()).requires_grad

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import spicenn as sn
 from spicenn.errors import ConvergenceError, InputError
-from spicenn.kirchhoff import Law, Ohmic, Sinh
+from spicenn.kirchhoff import Fefet, GatedLaw, Law, Ohmic, Rram1T1R, Sinh, linear, newton
 from spicenn.kirchhoff.laws import namespace
 from tests.kirchhoff.reference import kirchhoff
 from tests.kirchhoff.strategies import cases
@@ -204,3 +204,95 @@ def test_a_law_with_a_large_current_at_no_voltage():
 def test_wrong_parameters_are_named(bad):
     with pytest.raises(InputError, match=next(iter(bad))):
         Sinh(**bad)
+
+
+# A weak transistor lets the bitlines' own voltages matter most.
+GATED: list[GatedLaw] = [Rram1T1R(), Rram1T1R(vgate=0.6), Fefet(), Fefet(beta=0.1, dvt=0.05)]
+
+
+@settings(max_examples=80, deadline=None)
+@given(cases(), st.sampled_from(GATED), st.sampled_from([1.0, 8.0]))
+def test_gated_cells_follow_their_law_and_wires_kirchhoffs(case, law, volts):
+    """As above: the tangents in u, with what the bitline's voltage does inside of the offset."""
+    v = volts * case.v
+    solution = sn.crossbar_currents(
+        case.g, v, r_wordline=case.r_wordline, r_bitline=case.r_bitline, law=law, details=True
+    )
+    assert solution.residual <= 1e-9
+    b = solution.bitline_voltage
+    u = solution.wordline_voltage - b
+    np.testing.assert_array_equal(solution.cell_current, law.current(u, case.g, b))
+    slope = law.slope(u, case.g, b)
+    tangent = kirchhoff(
+        slope, v, case.r_wordline, case.r_bitline, offset=solution.cell_current - slope * u
+    )
+    scale = np.abs(solution.cell_current).sum() + 1e-6 * (case.g * abs(v).max()).sum()
+    assert np.abs(tangent.current - solution.current).sum() <= 1e-8 * scale
+
+
+@pytest.mark.parametrize("law", GATED)
+def test_batches_of_gated_cells_are_the_single_arrays_to_the_last_bit(law, monkeypatch):
+    rng = np.random.default_rng(1)
+    g, v = rng.uniform(1e-6, 1e-4, (3, 6, 4)), rng.uniform(-0.5, 0.5, (3, 5, 6))
+    v[1, 2:] *= np.array([0.0, 1e-3, 5.0])[:, None]  # easy and hard ones side by side
+    r, dvt = 10 ** rng.uniform(0, 4, (3, 6, 4)), rng.uniform(-0.02, 0.02, (3, 6, 4))
+
+    def solve(g: Any, v: Any, r: Any, dvt: Any) -> Any:
+        return sn.crossbar_currents(
+            g, v, r_wordline=r, r_bitline=90.0, law=law, parameters={"dvt": dvt}
+        )
+
+    together = solve(g, v, r, dvt)
+    # Cut so that a chip's samples fall apart.
+    monkeypatch.setattr("spicenn.kirchhoff.newton._CELLS_AT_ONCE", 4 * 24)
+    np.testing.assert_array_equal(solve(g, v, r, dvt), together)
+    for chip in range(3):
+        for sample in range(5):
+            one = solve(g[chip], v[chip, sample], r[chip], dvt[chip])
+            np.testing.assert_array_equal(one, together[chip, sample])
+
+
+def test_a_bitline_that_undoes_its_own_drive_is_solved_in_few_steps():
+    """Transconductance times wire is far above one, where iterating on b would diverge."""
+    g, v = np.full((20, 8), 1e-4), np.full((1, 20), 3.0)
+    law, wire = Rram1T1R(vgate=1.2), np.full((1, 1, 1), 3e3)
+    solved = newton.solve(law, g[None], wire, wire, v=v[None])
+    u = solved.on_wordline - solved.on_bitline
+    tail = law.transconductance(u, g, solved.on_bitline)
+    assert np.abs(tail).max() * 20 * 3e3 > 5
+    assert solved.residual.max() <= 1e-9
+    assert solved.iterations.max() < 20
+
+
+def test_tensors_of_gated_cells_are_the_arrays():
+    rng = np.random.default_rng(2)
+    g, v = rng.uniform(1e-6, 1e-4, (2, 6, 4)), rng.uniform(-0.5, 0.5, (2, 3, 6))
+    wires: dict[str, Any] = {"r_wordline": 50.0, "r_bitline": 80.0, "law": Rram1T1R(vgate=1.0)}
+    arrays = sn.crossbar_currents(g, v, **wires)
+    tensors = sn.crossbar_currents(torch.from_numpy(g), torch.from_numpy(v), **wires)
+    np.testing.assert_allclose(tensors.numpy(), arrays, rtol=1e-8, atol=1e-9 * np.abs(arrays).max())
+
+
+def test_gated_cells_that_do_not_converge_are_an_error(monkeypatch):
+    g, v = np.full((9, 5), 1e-4), np.full(9, 1.5)
+    arguments: dict[str, Any] = {"r_wordline": 200.0, "r_bitline": 200.0, "law": Fefet()}
+    sn.crossbar_currents(g, v, **arguments)
+    # Without the steps around the symmetric part the bitlines' own effect is left out.
+    monkeypatch.setattr("spicenn.kirchhoff.krylov._STEPS", 0)
+    monkeypatch.setattr("spicenn.kirchhoff.newton._STEPS", 4)
+    with pytest.raises(ConvergenceError, match="residual"):
+        sn.crossbar_currents(g, v, **arguments)
+
+
+def test_gated_cells_take_few_linear_solves():
+    """Twelve for an array whose wires take a fifth of the voltage, three times an ohmic law's."""
+    rng = np.random.default_rng(0)
+    g, v = rng.uniform(1e-6, 1e-4, (1, 32, 32)), rng.uniform(0, 0.2, (1, 1, 32))
+    wire, solves = np.full((1, 1, 1), 20.0), []
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        solves.append(1)
+        return linear.solve(*arguments, **options)
+
+    newton.solve(Rram1T1R(), g, wire, wire, v=v, linear_solve=counted)
+    assert len(solves) <= 14

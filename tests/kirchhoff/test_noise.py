@@ -12,21 +12,26 @@ import pytest
 from hypothesis import given, settings
 from scipy.constants import Boltzmann
 
-from spicenn.circuit import Crossbar, render_crossbar
+from spicenn.circuit import Crossbar, load_cell, render_crossbar
+from spicenn.engines.laws import law_of
 from spicenn.errors import InputError
 from spicenn.kirchhoff import thermal_noise
 from tests.kirchhoff.reference import sparse_voltages
 from tests.kirchhoff.strategies import cases
 
 
-def by_ngspice(crossbar: Crossbar, g: np.ndarray, bitline: int, wires: bool, folder: Path) -> float:
+def by_ngspice(
+    crossbar: Crossbar, g: np.ndarray, bitline: int, wires: bool, folder: Path,
+    parameters: dict[str, np.ndarray] | None = None,
+) -> float:  # fmt: skip
     """Output noise [A²/Hz] of one bitline, by plain ngspice on the array's own netlist."""
-    lines = render_crossbar(crossbar, g, np.zeros((1, crossbar.wordlines))).splitlines()
+    v = np.zeros((1, crossbar.wordlines))
+    lines = render_crossbar(crossbar, g, v, parameters).splitlines()
     kept: list[str] = []
     dropped = False
     for line in lines:
         # .options too: .noise refuses KLU.
-        dropped = line.startswith((".op", ".save", ".print", ".end")) or (
+        dropped = line.split()[0] in (".op", ".options", ".save", ".print", ".end") or (
             dropped and line[:1] == "+"
         )
         if dropped:
@@ -62,11 +67,38 @@ def test_is_what_ngspice_says(shape, wires, tmp_path):
     for bitline in (0, shape[1] - 1):
         expected = by_ngspice(crossbar, g, bitline, wires, tmp_path)
         # ngspice's own Boltzmann constant has seven digits.
-        assert noise[bitline] == pytest.approx(expected, rel=2e-6)
+        assert noise[bitline] == pytest.approx(expected, rel=2e-6, abs=0.0)
     # The two kinds differ by more than that, and the wires lower the noise of the cells.
     other = thermal_noise(g, r_wordline=20.0, r_bitline=30.0, temperature=330.0, wires=not wires)
     assert (np.abs(other / noise - 1) > 1e-4).all()
     assert (noise < 4 * Boltzmann * 330.0 * g.sum(axis=0)).all()
+
+
+@pytest.mark.ngspice
+@pytest.mark.parametrize("wires", [True, False])
+@pytest.mark.parametrize("name", ["sinh", "pcm", "rram_1t1r", "fefet"])
+def test_cells_of_any_law_are_what_ngspice_says(name, wires, tmp_path):
+    """In equilibrium: every cell with its conductance at 0 V, and all of the transfer."""
+    rng = np.random.default_rng(0)
+    g, cell = (
+        rng.uniform(1e-6, 1e-4, (6, 5)),
+        load_cell(name, **({"t": 1e4} if name == "pcm" else {})),
+    )
+    own = {"pcm": "nu", "sinh": "v0"}.get(name, "dvt")
+    parameters = {own: rng.uniform(0.005, 0.05, g.shape) + (0.2 if own == "v0" else 0.0)}
+    if name == "fefet":
+        parameters = {"dvt": -parameters["dvt"]}  # none is off
+    crossbar = Crossbar("t", 6, 5, 400.0, 600.0, cell, temperature=330.0)
+    noise = thermal_noise(
+        g, r_wordline=400.0, r_bitline=600.0, temperature=330.0, wires=wires,
+        law=law_of(cell, "test", 330.0), parameters=parameters,
+    )  # fmt: skip
+    for bitline in (0, 4):
+        expected = by_ngspice(crossbar, g, bitline, wires, tmp_path, parameters)
+        assert noise[bitline] == pytest.approx(expected, rel=5e-6)
+    ohmic = thermal_noise(g, r_wordline=400.0, r_bitline=600.0, temperature=330.0, wires=wires)
+    # At 0 V a sinh cell is a resistor.
+    assert (np.abs(noise / ohmic - 1).max() > 1e-3) == (name != "sinh")
 
 
 @pytest.mark.parametrize("shape", [(128, 96), (100, 180)])
@@ -82,12 +114,12 @@ def test_is_the_sum_over_resistors_above_ngspices_sizes(shape):
         ends[bitline] = 1.0
         word, bit = sparse_voltages(g, np.zeros(shape[0]), r_wordline, r_bitline, ends)
         expected = 4 * Boltzmann * 300.0 * (g * (word - bit) ** 2).sum()
-        assert cells[bitline] == pytest.approx(expected, rel=1e-8)
+        assert cells[bitline] == pytest.approx(expected, rel=1e-8, abs=0.0)
         along_word = np.diff(word, axis=1, prepend=0.0)
         along_bit = np.diff(np.vstack([bit, ends]), axis=0)
         for across, r in ((along_word, r_wordline), (along_bit, r_bitline)):
             expected += 4 * Boltzmann * 300.0 * (across**2).sum() / r
-        assert whole[bitline] == pytest.approx(expected, rel=1e-8)
+        assert whole[bitline] == pytest.approx(expected, rel=1e-8, abs=0.0)
     # The cells alone are not the answer to both.
     assert (whole / cells > 1.01).all()
 
