@@ -1,4 +1,4 @@
-"""Activation functions in CMOS: square-law tanh and sigmoid, a rectifier as ReLU.
+"""Activation functions in CMOS: square-law tanh and sigmoid, a mirror as ReLU.
 
 Closed forms of ``netlists/tanh.lib``, ``sigmoid.lib`` and ``relu.lib``, all transistors
 LEVEL=1 with lambda = gamma = 0. Inputs are of either sign and see a gate; outputs drive
@@ -19,6 +19,9 @@ from spicenn.periphery.instance import instance
 from spicenn.technology import Neuron
 
 Activation = Literal["relu", "tanh", "sigmoid"]
+
+# A square root has no slope at 0.
+_LEAST = 1e-12
 
 
 def pair_current(v: Any, bias_current: float, beta: float) -> Any:
@@ -55,22 +58,19 @@ def sigmoid_output(v: Any, spec: Neuron, offset: Any = 0.0) -> Any:
 def relu_output(v: Any, spec: Neuron, offset: Any = 0.0) -> Any:
     """Output of the ReLU neuron [V].
 
-    With V = input_gain v + offset, A = loop_gain: the follower's square law at the gate
-    voltage A (V - y), beta/2 (A (V - y) - y - threshold)² = y / load, is quadratic in
-    sqrt(y). The gate goes no further than the supply, where y stays.
+    V = input_gain v + offset where it is positive, until the mirror's output transistor
+    leaves saturation: with w = supply/2 - y below its overdrive o = sqrt(2 V / (beta load))
+    y / load = beta (o w - w²/2), quadratic in w.
     """
     xp = namespace(v, offset)
-    gate = spec.loop_gain * (spec.input_gain * as_like(v, offset) + offset) - spec.threshold
-    root = _follower(xp.clip(gate, 0.0, None), spec.loop_gain + 1.0, spec)
-    most = _follower(np.maximum(0.5 * spec.supply - spec.threshold, 0.0), 1.0, spec)
-    return xp.clip(root, None, float(most)) ** 2
-
-
-def _follower(gate: Any, slope: float, spec: Neuron) -> Any:
-    """sqrt(y) where slope · y + sqrt(2 y / (beta · load)) = gate."""
-    half = 0.5 * math.sqrt(2.0 / (spec.beta * spec.load))
-    # The form without a difference of equal numbers, for gates near 0.
-    return gate / (half + namespace(gate).sqrt(half * half + slope * gate))
+    rectified = xp.clip(spec.input_gain * as_like(v, offset) + offset, 0.0, None)
+    top, strength = 0.5 * spec.supply, spec.beta * spec.load
+    overdrive = xp.sqrt(2.0 / strength * xp.clip(rectified, _LEAST, None))
+    slope = 1.0 + strength * overdrive
+    # The form without a difference of equal numbers; below the bend it is not used.
+    root = xp.sqrt(xp.clip(slope * slope - 2.0 * strength * top, _LEAST, None))
+    bent = top - 2.0 * top / (slope + root)
+    return xp.where(top - rectified >= overdrive, rectified, bent)
 
 
 def _pair(v: Any, spec: Neuron, offset: Any) -> Any:
@@ -98,16 +98,16 @@ def neuron_instance(
     so that the closed form would not hold.
     """
     values = {
+        "ib": spec.bias_current,
         "beta": spec.beta,
         "vt": spec.threshold,
         "rload": spec.load,
         "gain": spec.input_gain,
         "offset": offset,
     }
-    if activation == "relu":
-        return instance(name, nodes, activation, {**values, "loop": spec.loop_gain})
-    check_headroom(activation, spec)
-    return instance(name, nodes, activation, {**values, "ib": spec.bias_current})
+    if activation != "relu":
+        check_headroom(activation, spec)
+    return instance(name, nodes, activation, values)
 
 
 def check_headroom(activation: Activation, spec: Neuron) -> None:

@@ -163,12 +163,11 @@ class Neuron:
 
     Parameters
     ----------
-    bias_current : of the differential pair [A].
+    bias_current : of the differential pair, or of the ReLU's transconductor at rest [A].
     beta : transconductance parameter of its transistors, KP W / L [A/V²].
     threshold : magnitude of their threshold voltages [V].
     load : resistor that turns the output current into a voltage [Ω].
     input_gain : of the stage before the pair.
-    loop_gain : of the rectifier's amplifier (ReLU alone).
     supply : supply voltage [V].
     offset : standard deviation of the input offset voltage [V], drawn per neuron.
     """
@@ -178,13 +177,12 @@ class Neuron:
     threshold: float = 0.4
     load: float = 10e3
     input_gain: float = 1.0
-    loop_gain: float = 1e4
     supply: float = 1.8
     offset: float = 0.0
 
     def __post_init__(self) -> None:
         for key in (
-            "bias_current", "beta", "threshold", "load", "input_gain", "loop_gain", "supply",
+            "bias_current", "beta", "threshold", "load", "input_gain", "supply",
         ):  # fmt: skip
             check_number(key, getattr(self, key), 0.0, math.inf, above=True)
         check_number("offset", self.offset, 0.0, math.inf)

@@ -24,7 +24,7 @@ from spicenn.technology import Driver, Neuron
 MODELS = {"relu": relu_output, "tanh": tanh_output, "sigmoid": sigmoid_output}
 SPECS = [
     Neuron(),
-    Neuron(bias_current=4e-6, beta=4e-4, load=30e3, input_gain=0.5, loop_gain=500.0, supply=2.4),
+    Neuron(bias_current=4e-6, beta=4e-4, load=30e3, input_gain=0.5, supply=2.4),
 ]
 SWEEP = np.linspace(-1.2, 1.2, 481)
 SUPPLY = ["vdd vdd 0 {0}", "vss vss 0 -{0}"]
@@ -89,19 +89,20 @@ def test_pair_steers_all_of_its_current_and_no_more():
     np.testing.assert_allclose(pair_current(v, 10e-6, 1e-3), [-1e-5, -1e-5, 0, 1e-5, 1e-5])
 
 
-def test_relu_rests_at_0_follows_above_and_stops_at_the_supply():
-    spec = Neuron(loop_gain=1e5)
-    y = relu_output(np.array([-9.0, -1e-3, 0.0, 1e-3, 0.1, 0.2, 9.0]), spec)
+def test_relu_rests_at_0_follows_above_and_bends_towards_the_supply():
+    spec = Neuron()
+    y = relu_output(np.array([-9.0, -1e-3, 0.0, 1e-3, 0.1, 0.3, 0.7, 2.0, 99.0]), spec)
     np.testing.assert_array_equal(y[:3], 0.0)
-    # The error is the gate's voltage over the loop's gain.
-    np.testing.assert_allclose(y[3:6], [1e-3, 0.1, 0.2], atol=1.0 / spec.loop_gain)
-    top = y[-1]
-    assert top + spec.threshold + math.sqrt(2 * top / (spec.beta * spec.load)) == pytest.approx(0.9)
-    assert relu_output(1.0, Neuron(supply=0.7)) == 0.0  # no room for a threshold
+    np.testing.assert_array_equal(y[3:6], [1e-3, 0.1, 0.3])
+    assert (np.diff(y[5:]) > 0).all()
+    # In the bend the output transistor is a triode: its law, and the load's.
+    w, overdrive = 0.9 - y[7], math.sqrt(2 * 2.0 / (spec.beta * spec.load))
+    assert y[7] / spec.load == pytest.approx(spec.beta * (overdrive * w - w * w / 2), rel=1e-12)
+    assert 0.85 < y[8] < 0.9
 
 
 def test_tensors_and_arrays_give_the_same_and_gradients_are_finite_everywhere():
-    v = np.concatenate([SWEEP, [0.0, 4e-5]])  # the ReLU's knee is at 40 µV
+    v = np.concatenate([SWEEP, [0.0]])
     for model in MODELS.values():
         x = torch.tensor(v, requires_grad=True)
         y = model(x, Neuron())
