@@ -12,9 +12,9 @@ dL/dp = λᵀ (∂s/∂p − ∂A/∂p x) (Director and Rohrer, IEEE Trans. Circ
 
 A nonlinear cell has its slope ∂i/∂u at the solution for a conductance in A. Where a
 cell's current depends on its bitline's voltage as well, by τ = ∂i/∂b, A is not
-symmetric, and its transpose takes -τ (λ_W - λ_B) into the bitline's nodes: λ is found by
-``krylov``, around the symmetric part, and what went into the nodes is part of λ's
-currents.
+symmetric. Its transpose takes -τ (λ_W - λ_B) into one of a cell's nodes (``Split``): λ is
+found by ``krylov``, around the symmetric part, and what went into the nodes is part of
+λ's currents.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch import Tensor
 from spicenn.errors import InputError
 from spicenn.kirchhoff import linear, newton, tensor
 from spicenn.kirchhoff.krylov import fixed_point, total
-from spicenn.kirchhoff.laws import Cells, GatedLaw, Law, with_parameters
+from spicenn.kirchhoff.laws import Cells, GatedLaw, Law, Split, with_parameters
 from spicenn.kirchhoff.linear import Fields
 
 Solver = Callable[..., Fields]
@@ -124,61 +124,67 @@ class _Method:
         )  # fmt: skip
 
     def adjoint(
-        self, slope: Tensor, tail: Tensor | None, r_wordline: Tensor, r_bitline: Tensor, *,
+        self, slope: Tensor, split: Split | None, r_wordline: Tensor, r_bitline: Tensor, *,
         ends: Tensor, into_wordline: Tensor | None, into_bitline: Tensor | None, voltages: bool,
-    ) -> tuple[Fields, Tensor | None]:  # fmt: skip
-        """Solve for λ; also what went into the bitlines' nodes for it.
+    ) -> tuple[Fields, Tensor | None, Tensor | None]:  # fmt: skip
+        """Solve for λ; also what went into the nodes for it.
 
-        slope (chip, 1 or sample, m, n), the samples' own or one for all; tail is ∂i/∂b of
-        gated cells (chip, sample, m, n).
+        slope (chip, 1 or sample, m, n), the samples' own or one for all; split of gated
+        cells, whose slope it is.
         """
         batch = ends.shape[:2]
-        shared = slope.shape[1] == 1 and tail is None
+        shared = slope.shape[1] == 1 and split is None
 
         def folded(x: Tensor | None) -> Tensor | None:
             return x if shared or x is None else _problems(x, batch)
 
-        def solved(v: Tensor, into: Tensor | None, *, driven: bool, voltages: bool) -> Fields:
+        def solved(
+            ends: Tensor | None, word: Tensor | None, bit: Tensor | None, *, voltages: bool
+        ) -> Fields:
             return self.solver(
                 (slope if shared else _problems(slope, batch))[:, 0],
                 r_wordline if shared else _per_problem(r_wordline, batch),
                 r_bitline if shared else _per_problem(r_bitline, batch),
-                v=v,
-                ends=folded(ends) if driven else None,
-                into_wordline=folded(into_wordline) if driven else None,
-                into_bitline=into,
-                rtol=self.rtol if tail is None else 0.1 * self.rtol,
+                v=still,
+                ends=ends,
+                into_wordline=word,
+                into_bitline=bit,
+                rtol=self.rtol if split is None else 0.1 * self.rtol,
                 voltages=voltages,
                 threads=self.threads,
             )
 
         still = folded(slope.new_zeros(*batch, slope.shape[2]))
-        assert still is not None
-        into = folded(into_bitline)
-        fields = solved(still, into, driven=True, voltages=voltages or tail is not None)
+        driven, word, bit = folded(ends), folded(into_wordline), folded(into_bitline)
+        fields = solved(driven, word, bit, voltages=voltages or split is not None)
         residual = fields.residual
-        if tail is not None:
-            gate = _problems(tail, batch)
-            across = fields.on_wordline - fields.on_bitline
+        if split is not None:
+            part = Split(_problems(split.slope, batch), _problems(split.tail, batch))
 
-            def response(change: Tensor) -> Tensor:
-                more = solved(still, -gate * change, driven=False, voltages=True)
+            def response(current: Tensor) -> Tensor:
+                more = solved(None, *part.at_nodes(current), voltages=True)
                 linear.require_converged(more.residual, self.rtol)
-                difference: Tensor = more.on_wordline - more.on_bitline
-                return difference
+                again: Tensor = -part.tail * (more.on_wordline - more.on_bitline)
+                return again
 
-            scale = total(abs(_problems(slope, batch) * across))
-            for x in (folded(into_wordline), into):
+            across = fields.on_wordline - fields.on_bitline
+            scale = total(abs(part.slope * across))
+            for x in (word, bit):
                 scale = scale if x is None else scale + total(abs(x))
-            across, left = fixed_point(across, response, weight=gate, bound=0.1 * self.rtol * scale)
-            into = -gate * across if into is None else into - gate * across
-            fields = solved(still, into, driven=True, voltages=voltages)
+            current, left = fixed_point(
+                -part.tail * across, response, bound=0.1 * self.rtol * scale
+            )
+            to_word, to_bit = part.at_nodes(current)
+            word = to_word if word is None else word + to_word
+            bit = to_bit if bit is None else bit + to_bit
+            fields = solved(driven, word, bit, voltages=voltages)
             residual = fields.residual + left / torch.where(scale > 0, scale, 1.0)
         linear.require_converged(residual, self.rtol)
-        unfolded = Fields(
-            *(None if x is None else x.reshape(*batch, *x.shape[2:]) for x in vars(fields).values())
-        )
-        return unfolded, None if into is None else into.reshape(*batch, *into.shape[2:])
+
+        def unfolded(x: Any) -> Any:
+            return None if x is None else x.reshape(*batch, *x.shape[2:])
+
+        return Fields(*map(unfolded, vars(fields).values())), unfolded(word), unfolded(bit)
 
 
 class _Currents(torch.autograd.Function):
@@ -224,13 +230,14 @@ class _Currents(torch.autograd.Function):
         cell, cells = g[:, None], method.cells(g, tuple(parameters))
         u = None if W is None else W - B
         slope = cell if cells is None else cells.slope(u, B)
-        gated = cells is not None and cells.gated
-        tail = cells.transconductance(u, B) if cells is not None and gated else None
+        split = cells.split(u, B) if cells is not None and cells.gated else None
+        if split is not None:
+            slope = split.slope
         if current is None:
             current = g.new_zeros(len(g), ctx.shape_of_v[1], g.shape[2])
         of_cells = to_g or to_r_wordline or to_r_bitline or any(to_parameters)
-        adjoint, into_bitline = method.adjoint(
-            slope, tail, r_wordline, r_bitline,
+        adjoint, into_wordline, into_bitline = method.adjoint(
+            slope, split, r_wordline, r_bitline,
             ends=current, into_wordline=on_wordline, into_bitline=on_bitline, voltages=of_cells,
         )  # fmt: skip
         for_g = for_v = for_r_wordline = for_r_bitline = None
@@ -248,7 +255,7 @@ class _Currents(torch.autograd.Function):
             for_parameters = _by_parameters(method, g, parameters, to_parameters, u, B, -across)
         through = cell * u if cells is None else cells.current(u, B)
         if to_r_wordline:
-            for_r_wordline = _wires(r_wordline, _beyond, through, slope * across, on_wordline, -1)
+            for_r_wordline = _wires(r_wordline, _beyond, through, slope * across, into_wordline, -1)
         if to_r_bitline:
             for_r_bitline = _wires(r_bitline, _above, through, slope * across, into_bitline, 1)
         return None, for_g, for_v, for_r_wordline, for_r_bitline, *for_parameters

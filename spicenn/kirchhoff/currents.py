@@ -77,7 +77,8 @@ def crossbar_currents(
     ``torch.func`` is not supported). On a CUDA device all of it runs there.
 
     Raises InputError naming the argument, and ConvergenceError rather than return an
-    answer whose residual is above rtol.
+    answer whose residual is above rtol. That may be so where broken wires leave nodes to
+    nothing but transistors that are off, which have no voltage of their own.
     """
     rtol, threads, law = tolerance(rtol), thread_count(threads), checked_law(law)
     given, law = _linear_as_such(arrays(g, v, r_wordline, r_bitline, parameters), law)

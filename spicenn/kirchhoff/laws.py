@@ -158,6 +158,31 @@ class Pcm:
 
 
 @dataclass(frozen=True, eq=False)
+class Split:
+    """A gated cell's di = ∂i/∂u du + ∂i/∂b db as slope · du and a correction by one node.
+
+    Of the two ends' own derivatives the slope is the larger, so that a saturated cell
+    still holds the nodes that it alone connects. What is left is tail · dw at the
+    wordline's node where tail = ∂i/∂b is negative, tail · db at the bitline's elsewhere.
+    """
+
+    slope: Any
+    tail: Any
+
+    def correction(self, on_wordline: Any, on_bitline: Any) -> Any:
+        """Current [A] that the slope leaves out, for changes of the nodes' voltages."""
+        xp = namespace(self.tail)
+        return self.tail * xp.where(self.tail < 0, on_wordline, on_bitline)
+
+    def at_nodes(self, current: Any) -> tuple[Any, Any]:
+        """Each cell's current [A] at the one of its nodes that the correction is by."""
+        xp = namespace(current)
+        zero = xp.zeros_like(current)
+        negative = self.tail < 0
+        return xp.where(negative, current, zero), xp.where(negative, zero, current)
+
+
+@dataclass(frozen=True, eq=False)
 class Cells:
     """Cells of some arrays: a law at conductances g, as functions of their nodes' voltages.
 
@@ -187,6 +212,11 @@ class Cells:
     def transconductance(self, u: Any, b: Any) -> Any:
         """∂i/∂b [S] at constant u; of gated cells alone."""
         return self._call("transconductance", u, b)
+
+    def split(self, u: Any, b: Any) -> Split:
+        """The derivatives of gated cells as a conductance and what it leaves out."""
+        tail = self.transconductance(u, b)
+        return Split(self.slope(u, b) + namespace(tail).clip(-tail, 0.0, None), tail)
 
     def _call(self, name: str, u: Any, b: Any) -> Any:
         function = getattr(self.law, name)

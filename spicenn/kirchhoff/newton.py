@@ -115,25 +115,27 @@ class _Circuit:
         if not self.cells.gated:
             return self._companion(slope, i - slope * u, i, guess, tolerance)
         xp = namespace(u)
-        tail = self.cells.transconductance(u, b)
-        first, h, _ = self._companion(slope, i - slope * u, i, guess, tolerance)
+        part = self.cells.split(u, b)
+        first, h, _ = self._companion(part.slope, i - part.slope * u, i, guess, tolerance)
         still = xp.zeros_like(self.v)
         # What is solved asks for nothing more.
         rtol = xp.where(xp.isinf(tolerance), tolerance, 0.1 * tolerance)
 
-        def response(change: Any) -> Any:
-            """The bitlines' voltages for what their own change does to the cells."""
-            more = tail * change
-            return self.linear_solve(
-                slope[:, 0], self.r_wordline, self.r_bitline, v=still, rtol=rtol,
+        def response(more: Any) -> Any:
+            """What a current through the cells does to itself."""
+            fields = self.linear_solve(
+                part.slope[:, 0], self.r_wordline, self.r_bitline, v=still, rtol=rtol,
                 into_wordline=-more, into_bitline=more, threads=self.threads,
-            ).on_bitline  # fmt: skip
+            )  # fmt: skip
+            return part.correction(fields.on_wordline, fields.on_bitline)
 
-        change, _ = fixed_point(
-            first.on_bitline - b, response, weight=tail, bound=tolerance * total(abs(h))
+        more, _ = fixed_point(
+            part.correction(first.on_wordline - (u + b), first.on_bitline - b),
+            response,
+            bound=tolerance * total(abs(h)),
         )
-        offset = i - slope * u + tail * change
-        return self._companion(slope, offset, i, b + change, tolerance)
+        offset = i - part.slope * u + more
+        return self._companion(part.slope, offset, i, first.on_bitline, tolerance)
 
     def _companion(
         self, slope: Any, offset: Any, i: Any, guess: Any, tolerance: Any

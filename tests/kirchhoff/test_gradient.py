@@ -341,6 +341,7 @@ GATED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("law", GATED)
 def test_gated_cells_and_their_parameters(law: Any, solver: Any) -> None:
