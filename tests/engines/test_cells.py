@@ -161,7 +161,9 @@ def law_noise(name: str, temperature: float) -> float:
 @pytest.mark.parametrize("name", CELLS)
 def test_noise_at_no_voltage_is_nyquists(tmp_path, name, temperature):
     expected = law_noise(name, temperature)
-    assert plain_noise(tmp_path, CELLS[name], 0.0, temperature) == pytest.approx(expected, rel=3e-6)
+    assert plain_noise(tmp_path, CELLS[name], 0.0, temperature) == pytest.approx(
+        expected, rel=3e-6, abs=0
+    )
 
 
 def plain_noise(folder: Path, cell: Cell, u: float, temperature: float) -> float:

@@ -115,23 +115,27 @@ def test_a_one_transistor_cell_is_its_conductances_in_series_and_saturates():
     law, g = Rram1T1R(), 1e-4
     channel = 300e-6 * 0.6 / 0.18 * 1.35
     slope = law.slope(np.array(0.0), g, 0.0)
-    assert slope == pytest.approx(1 / (1 / g + 1 / channel), rel=1e-12)
+    assert slope == pytest.approx(1 / (1 / g + 1 / channel), rel=1e-12, abs=0)
     most = 0.5 * channel * 1.35
-    assert law.current(np.array([20.0, 30.0]), 1e-3, 0.0) == pytest.approx([most] * 2, rel=1e-12)
+    assert law.current(np.array([20.0, 30.0]), 1e-3, 0.0) == pytest.approx(
+        [most] * 2, rel=1e-12, abs=0
+    )
     assert law.current(np.array(0.3), g, 0.2) < law.current(np.array(0.3), g, 0.0)
 
 
 def test_a_ferroelectric_cell_has_its_conductance_at_no_voltage_whatever_its_beta():
     g = np.array([1e-6, 1e-5, 1e-4])
     for beta in (0.7, 1.0, 1.6):
-        assert Fefet(beta=beta).slope(0 * g, g, 0 * g) == pytest.approx(g, rel=1e-12)
+        assert Fefet(beta=beta).slope(0 * g, g, 0 * g) == pytest.approx(g, rel=1e-12, abs=0)
     # And saturates where it says: 10 uS at 0.1 V.
     assert Fefet().slope(np.array([0.099, 0.101]), 1e-5, 0.0) == pytest.approx([1e-7, 0], abs=1e-12)
 
 
 def test_drift_is_a_power_of_time():
     law = Pcm(nu=np.array([0.0, 0.05]), t=1980.0, t0=20.0)
-    assert law.conductance(np.full(2, 1e-5)) == pytest.approx([1e-5, 1e-5 * 100**-0.05])
+    assert law.conductance(np.full(2, 1e-5)) == pytest.approx(
+        [1e-5, 1e-5 * 100**-0.05], rel=1e-12, abs=0
+    )
     assert Pcm(nu=0.05).conductance(1e-5) == 1e-5
 
 
