@@ -120,14 +120,47 @@ class Chip:
         }
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
+    def run_analog(
+        self, x: Any, engine: str | Engine = "ngspice", *, timeout: float = 600.0
+    ) -> Any:
+        """Run inputs through the chip as one analog circuit, without converters between layers.
+
+        Layers follow each other through amplifiers and CMOS neurons; see
+        ``compiler.analog`` for what can be one, and ``Technology.periphery`` for the blocks.
+        Noise is not drawn.
+
+        Parameters
+        ----------
+        x : as ``run`` takes it.
+        engine : "ngspice", or "nodal" for Kirchhoff's laws and the blocks' closed forms.
+        timeout : seconds that ngspice may take for all samples.
+
+        Returns
+        -------
+        What ``run`` returns for one trial. Raises CompileError naming the layer or operator
+        that cannot be analog, InputError for a bad input, EngineError where the circuit has
+        no solution.
+        """
+        from spicenn.compiler.analog import run_analog
+
+        outputs = run_analog(self, x, engine, timeout)
+        return outputs if len(outputs) > 1 else next(iter(outputs.values()))
+
     def to_spice(
-        self, directory: str | Path, x: Any = None, *, engine: str | Engine | None = None
+        self,
+        directory: str | Path,
+        x: Any = None,
+        *,
+        engine: str | Engine | None = None,
+        analog: bool = False,
     ) -> Path:
         """Write netlists that plain ``ngspice -b`` runs, and a manifest; see ``compiler.export``.
 
         Parameters
         ----------
         directory : made if it does not exist.
+        analog : write the whole chip as one circuit instead, ``network.cir``, with the
+            inputs as a sweep, and ``network_step.cir``, the first of them as a transient.
         x : inputs whose voltages the netlists drive; the design's example if None.
         engine : where given, deeper layers are driven by what this chip's earlier
             layers give on that engine; otherwise by what ideal ones would.
@@ -136,8 +169,10 @@ class Chip:
         -------
         Path of the manifest.
         """
-        from spicenn.compiler.export import write_netlists
+        from spicenn.compiler.export import write_network, write_netlists
 
+        if analog:
+            return write_network(self, Path(directory), x)
         return write_netlists(self, Path(directory), x, engine)
 
     def to_pyspice(self) -> Any:

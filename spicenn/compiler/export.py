@@ -59,11 +59,7 @@ def write_netlists(chip: Chip, directory: Path, x: Any, engine: str | Engine | N
             _replace(directory / file, _with_models(text, models))
             entries.append(_entry(design, tile, use, file, v))
         manifest = {
-            "schema": SCHEMA,
-            "design": {"name": design.name, "hash": design.hash},
-            "chip": chip.index,
-            "seed": chip.seed,
-            "technology": to_dict(design.technology),
+            **_head(chip),
             "run": "ngspice -b -r TILE.raw TILE.cir",
             "read": "i(vs_j) is the current out of bitline j [A]; points run over sample, "
             "position and pulse, the last fastest; the difference of bitlines 2k and 2k + 1 "
@@ -95,6 +91,46 @@ def _with_models(text: str, names: list[str]) -> str:
     title, _, rest = text.partition("\n")
     block = "".join(f"pre_osdi {name}\n" for name in names)
     return f"{title}\n.control\n{block}.endc\n{rest}"
+
+
+def write_network(chip: Chip, directory: Path, x: Any) -> Path:
+    """Write the chip as one circuit, as a sweep and as a transient, and ``manifest.json``.
+
+    Raises CompileError as ``analog.chain_of``, InputError where the directory is a file or
+    cannot be written.
+    """
+    from spicenn.compiler.analog import analog_chip, first_voltages
+    from spicenn.engines.analog import TRANSIENT, render_network, time_scale
+
+    design = chip.design
+    inputs = design.example if x is None else as_inputs(design, x)
+    analog = analog_chip(chip)
+    v = first_voltages(chip, inputs)
+    scale = time_scale(analog.network)
+    headline = [f"chip {chip.index}, seed {chip.seed}"]
+    last = len(analog.network.stages)
+    manifest = {
+        **_head(chip),
+        "run": "ngspice -b -r NAME.raw NAME.cir",
+        "read": f"v(x{last}_k) over unit_volts is output k of the last layer, behind its "
+        "neuron; points of network.cir run over the samples",
+        "unit_volts": analog.unit,
+        "layers": [stage.name for stage in analog.network.stages],
+        "samples": len(v),
+    }
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _replace(directory / "network.cir", render_network(analog.network, v, header=headline))
+        step = render_network(
+            analog.network, v[:1], header=headline, step=(scale / 100, 8 * scale),
+            tolerances=TRANSIENT,
+        )  # fmt: skip
+        _replace(directory / "network_step.cir", step)
+        path = directory / "manifest.json"
+        _replace(path, json.dumps(manifest, indent=1) + "\n")
+    except OSError as error:
+        raise InputError(f"cannot be written: {error}", where=str(directory)) from error
+    return path
 
 
 def to_pyspice(chip: Chip) -> Any:
@@ -187,6 +223,18 @@ def _measured(chip: Chip, inputs: tuple[NDArray[Any], ...], engine: str | Engine
 
 def _voltages(design: Design, tile: PlacedTile, fraction: Array) -> Array:
     return np.moveaxis(fraction[..., tile.slot.rows], 0, -2) * design.technology.v_read
+
+
+def _head(chip: Chip) -> dict[str, Any]:
+    """What every manifest says of the chip."""
+    design = chip.design
+    return {
+        "schema": SCHEMA,
+        "design": {"name": design.name, "hash": design.hash},
+        "chip": chip.index,
+        "seed": chip.seed,
+        "technology": to_dict(design.technology),
+    }
 
 
 def _headline(chip: Chip, tile: PlacedTile) -> str:

@@ -27,8 +27,3 @@ def as_like(x: Any, *others: Any) -> Any:
     if is_tensor(x):
         return x
     return sys.modules["torch"].as_tensor(x, dtype=tensor.dtype, device=tensor.device)
-
-
-def detached(x: Any) -> Any:
-    """The value alone, without the graph that made it."""
-    return x.detach() if is_tensor(x) else x

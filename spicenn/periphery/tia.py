@@ -1,9 +1,10 @@
 """Transimpedance amplifier: a bitline's virtual ground, and its current as a voltage.
 
-The model is the circuit of ``netlists/tia.lib``: output stage v_max tanh(x / v_max) at
-x = gain (offset - v), v the input node, from which r_feedback leads to the output. What
-drives the input is a current beside a conductance G (the bitline's cells): the noise gain
-N = 1 + r_feedback G is what offsets are multiplied by and what the loop gain is divided by.
+The model is the circuit of ``netlists/tia.lib``: output x where x + s(x) = gain (offset - v),
+v the input node, from which r_feedback leads to the output, and the clamp
+s(x) = ± gain v_max ((|x| / v_max - 1) / 0.001)² beyond v_max. What drives the input is a
+current beside a conductance G (the bitline's cells): the noise gain N = 1 + r_feedback G is
+what offsets are multiplied by and what the loop gain is divided by.
 
 Currents into the amplifier are positive; the output is inverted.
 """
@@ -16,13 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spicenn.periphery.arrays import as_like, detached, namespace
+from spicenn.periphery.arrays import as_like, namespace
 from spicenn.periphery.instance import instance
 from spicenn.technology import Tia
 
 # What stands for "no limit" in the circuit: errors of 1e-9, and no time of its own.
 _GAIN, _BANDWIDTH, _V_MAX = 1e9, 1e15, 1e6
-_STEPS = 100
+# How far beyond v_max an input of v_max takes the output, over v_max.
+_SOFTNESS = 0.001
 
 
 def tia_output(
@@ -37,44 +39,22 @@ def tia_output(
     offset : input offset voltage of every amplifier [V].
     conductance : of what drives the input [S].
 
-    All broadcast. With y = x / v_max the circuit's equation is
-    y + (gain / N) tanh y = gain (offset - current r_feedback / N) / v_max: Newton's method
-    from the linear amplifier's y comes from one side, as tanh is concave. Gradients are
-    those of the solution.
+    All broadcast. The circuit's equation is linear up to v_max and quadratic from there:
+    with d = |x| / v_max - 1 and b = 1/gain + 1/N,
+    (d / 0.001)² + b d + b = |offset - current r_feedback / N| / v_max.
     """
     xp = namespace(current, r_feedback, offset, conductance)
     current = as_like(current, r_feedback, offset, conductance)
-    offset = as_like(offset, current)
     noise_gain = 1.0 + as_like(r_feedback * conductance, current)
-    wanted = noise_gain * offset - current * r_feedback  # with infinite gain
-    if spec.gain is None:
-        return wanted if spec.v_max is None else xp.clip(wanted, -spec.v_max, spec.v_max)
-    loop = spec.gain / noise_gain
+    drive = offset - current * r_feedback / noise_gain
+    slope = (0.0 if spec.gain is None else 1.0 / spec.gain) + 1.0 / noise_gain
+    linear = drive / slope
     if spec.v_max is None:
-        return wanted * (loop / (1.0 + loop))
-    drive = loop * wanted / spec.v_max
-    y = _solve(detached(drive), detached(loop))
-    # One more step carries the gradient: at the solution it changes nothing else.
-    y = y - _newton_step(y, drive, loop)
-    return spec.v_max * xp.tanh(y)
-
-
-def _solve(drive: Any, loop: Any) -> Any:
-    xp = namespace(drive)
-    size = xp.abs(drive)
-    y = size / (1.0 + loop)
-    close = 4.0 * float(xp.finfo(y.dtype).eps)
-    for _ in range(_STEPS):
-        step = _newton_step(y, size, loop)
-        y = y - step
-        if not bool((xp.abs(step) > close * (1.0 + y)).any()):
-            break
-    return xp.sign(drive) * y
-
-
-def _newton_step(y: Any, drive: Any, loop: Any) -> Any:
-    t = namespace(y).tanh(y)
-    return (y + loop * t - drive) / (1.0 + loop * (1.0 - t * t))
+        return linear
+    excess = xp.clip(xp.abs(drive) / spec.v_max - slope, 0.0, None)
+    # The form without a difference of equal numbers.
+    over = 2.0 * excess / (slope + xp.sqrt(slope * slope + 4.0 * excess / _SOFTNESS**2))
+    return xp.where(excess > 0.0, xp.sign(drive) * spec.v_max * (1.0 + over), linear)
 
 
 def diff_tia_output(

@@ -157,7 +157,7 @@ def test_a_tile_with_real_amplifiers_in_ngspice_reads_what_apply_says():
     np.testing.assert_allclose([found[name][0] for name in names], -8e3 * read, rtol=1e-6)
     ideal = current.ravel() * 8e3
     assert np.abs(ideal).max() > 0.26  # one saturates
-    assert np.abs(8e3 * read).max() == pytest.approx(0.25)
+    assert 0.25 < np.abs(8e3 * read).max() < 0.2503
     assert np.median(np.abs(read * 8e3 - ideal)) > 1e-3  # offsets and gains do matter
 
 

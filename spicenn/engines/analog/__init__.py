@@ -8,16 +8,27 @@ from Kirchhoff's laws and the blocks' closed forms.
 from spicenn.engines.analog.behaviour import behaviour
 from spicenn.engines.analog.netlist import render_network
 from spicenn.engines.analog.network import AnalogNetwork, Block, Stage
-from spicenn.engines.analog.simulate import COMPONENTS, Transient, operating_points, transient
+from spicenn.engines.analog.settling import elmore_bitline, elmore_wordline, time_scale
+from spicenn.engines.analog.simulate import (
+    COMPONENTS,
+    TRANSIENT,
+    Transient,
+    operating_points,
+    transient,
+)
 
 __all__ = [
     "COMPONENTS",
+    "TRANSIENT",
     "AnalogNetwork",
     "Block",
     "Stage",
     "Transient",
     "behaviour",
+    "elmore_bitline",
+    "elmore_wordline",
     "operating_points",
     "render_network",
+    "time_scale",
     "transient",
 ]

@@ -18,7 +18,7 @@ COMPONENTS = ("array", "driver", "tia", "neuron")
 
 # A transient's steps are sized by these. An operating point's would take a hundred times
 # as many, and its energies differ by less than the tolerance of settling.
-_TRANSIENT = Tolerances(reltol=1e-5, vntol=1e-9, abstol=1e-13)
+TRANSIENT = Tolerances(reltol=1e-5, vntol=1e-9, abstol=1e-13)
 _DOUBLINGS = 8
 
 
@@ -93,7 +93,7 @@ def transient(
         names = [name for stage in output_vectors(network) for name in stage]
         powers = [power_vectors(s, stage) for s, stage in enumerate(network.stages)]
         needed = [name for vectors in powers for group in vectors.values() for name in group]
-        text = render_network(network, v, tolerances=_TRANSIENT, step=(rise, wanted))
+        text = render_network(network, v, tolerances=TRANSIENT, step=(rise, wanted))
         found = engine.run(text, ["time", *names, *needed], timeout=timeout)
         time = found["time"]
         outputs = tuple(
