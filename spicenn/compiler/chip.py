@@ -169,7 +169,7 @@ class Chip:
         -------
         Path of the manifest.
         """
-        from spicenn.compiler.export import write_network, write_netlists
+        from spicenn.compiler.export import write_netlists, write_network
 
         if analog:
             return write_network(self, Path(directory), x)

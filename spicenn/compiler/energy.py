@@ -135,9 +135,7 @@ def _hybrid(
     energy = np.zeros((samples, len(names), len(COMPONENTS)))
     latency = np.zeros((samples, len(names)))
     chosen = [_spread(v.shape[1], positions) for _, v in uses]
-    total = sum(
-        v.shape[0] * len(at) * v.shape[2] for (_, v), at in zip(uses, chosen, strict=True)
-    )
+    total = sum(v.shape[0] * len(at) * v.shape[2] for (_, v), at in zip(uses, chosen, strict=True))
     done = 0
     # Of one use of a layer the tiles settle side by side: per layer, what its uses took so far.
     times: dict[tuple[str, int], Array] = {}
@@ -167,7 +165,7 @@ def _hybrid(
         energy[:, layer, COMPONENTS.index("adc")] += each * adcs * periphery.adc.energy
         if tile.slot.row == 0 and tile.slot.column == 0:
             latency[:, layer] += each * (periphery.dac.time + periphery.adc.time)
-    for (name, use), settled in times.items():
+    for (name, _), settled in times.items():
         v = next(v for (tile, v) in uses if tile.layer.name == name)
         latency[:, names.index(name)] += settled.sum(axis=(1, 2)) * v.shape[1] / settled.shape[1]
     return Energy(names, energy, latency)

@@ -14,8 +14,8 @@ from spicenn.compiler.result import Result
 from spicenn.errors import Status
 from spicenn.study.crosscheck import DISCREPANCY, LONG_NAME
 from spicenn.study.plan import Study
-from spicenn.technology.units import UNITS
 from spicenn.study.task import Outcome
+from spicenn.technology.units import UNITS
 
 # A chunk of one array stays below this, whatever the number of chips in it.
 _CHUNK_BYTES = 64 * 2**20
