@@ -13,7 +13,20 @@ import spicenn as sn
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "api.md"
 
 SECTIONS = {
-    "Technology": ["Technology", "Corner", "Cell", "parse_quantity"],
+    "Technology": [
+        "Technology",
+        "Corner",
+        "spicenn.technology.Variation",
+        "spicenn.technology.Noise",
+        "spicenn.technology.Drift",
+        "spicenn.technology.Periphery",
+        "spicenn.technology.Driver",
+        "spicenn.technology.Converter",
+        "spicenn.technology.Tia",
+        "spicenn.technology.Neuron",
+        "Cell",
+        "parse_quantity",
+    ],
     "Compile": ["compile", "Tile", "Mapping", "Design", "Chip"],
     "Study": [
         "monte_carlo",
@@ -31,8 +44,20 @@ SECTIONS = {
         "spicenn.kirchhoff.effective_matrix",
         "spicenn.kirchhoff.thermal_noise",
         "spicenn.kirchhoff.Law",
+        "spicenn.kirchhoff.GatedLaw",
         "spicenn.kirchhoff.Sinh",
+        "spicenn.kirchhoff.Pcm",
+        "spicenn.kirchhoff.Rram1T1R",
+        "spicenn.kirchhoff.Fefet",
         "spicenn.kirchhoff.Ohmic",
+    ],
+    "Energy and writing": ["measure_energy", "energy_of", "Pulse", "write_pulses", "read_disturb"],
+    "Data": [
+        "spicenn.datasets.load_digits",
+        "spicenn.datasets.load_mnist",
+        "spicenn.datasets.load_cifar10",
+        "spicenn.datasets.load_tiny_imagenet",
+        "spicenn.datasets.load_images",
     ],
     "Errors": ["SpicennError", "Status"],
 }

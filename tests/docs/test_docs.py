@@ -44,8 +44,9 @@ def test_the_readme_example_runs_and_calibrates(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.ngspice
-def test_the_schema_pages_examples_run(tmp_path):
-    code = blocks(DOCS / "schema.md")
+@pytest.mark.parametrize("page", ["schema", "technology", "circuits"])
+def test_a_pages_examples_run(page, tmp_path):
+    code = blocks(DOCS / f"{page}.md")
     assert code
     result = execute("\n".join(code), tmp_path)
     assert result.returncode == 0, result.stderr
