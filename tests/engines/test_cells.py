@@ -39,7 +39,7 @@ OWN = {
     "pcm": {"nu": (0.06, 0.05)},
     "rram_1t1r": {"dvt": (0.02, 0.05), "beta": (1.1, 0.2)},
     "fefet": {"dvt": (0.002, 0.003), "beta": (1.1, 0.2)},
-    "memristor": {},
+    "memristor": {"v0": (0.3, 0.05)},
 }
 TRANSISTORS = ("rram_1t1r", "fefet")
 # A solver's gmin is no part of a cell.
@@ -118,8 +118,8 @@ def test_the_split_leaves_the_sinh_law_to_the_last_digits(engine):
 @pytest.mark.parametrize("wires", [(0.0, 0.0), (2.0, 3.0), (400.0, 0.0), (300.0, 500.0)])
 @pytest.mark.parametrize("name", CELLS)
 def test_arrays_with_wires_are_the_nodal_engines(engine, name, wires):
-    # A memristor is at rest in an operating point, which is one sample.
-    g, v = chips((16, 12), 2, 1 if name == "memristor" else 3, inputs=2)
+    # Several samples are a sweep, in which a cell with a state must stay where it starts.
+    g, v = chips((16, 12), 2, 3, inputs=2)
     crossbar = Crossbar(
         "t", 16, 12, *wires, cell=CELLS[name], temperature=340.0, r_driver=7.0, r_sense=3.0
     )
