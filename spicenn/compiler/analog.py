@@ -22,7 +22,7 @@ from spicenn.compiler.placement import tile_generator
 from spicenn.compiler.program import CROSSBAR, Node, Program, Ref, execute, leaves
 from spicenn.compiler.tiling import bias_rows
 from spicenn.engines.analog.network import AnalogNetwork, Block, Stage
-from spicenn.errors import CompileError
+from spicenn.errors import CompileError, InputError
 from spicenn.periphery.neuron import Activation, relu_output
 from spicenn.periphery.neuron import draw_offset as draw_neuron_offset
 from spicenn.periphery.tia import draw_offset as draw_tia_offset
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from spicenn.compiler.chip import Chip
     from spicenn.compiler.design import Design
+    from spicenn.engines.analog import Transient
     from spicenn.engines.engine import Engine
 
 _NEURONS: dict[str, Activation] = {
@@ -266,6 +267,72 @@ def run_analog(chip: Chip, x: Any, engine: str | Engine, timeout: float) -> dict
         port.name: np.asarray(output)
         for port, output in zip(design.program.outputs, outputs, strict=True)
     }
+
+
+def chip_transient(
+    chip: Chip,
+    x: Any,
+    *,
+    tolerance: float,
+    stop: float | None,
+    noise: bool,
+    trial: int,
+    timeout: float,
+) -> Transient:
+    """Step a chip's inputs to one sample's; see ``Chip.transient``."""
+    from spicenn.engines.analog import operating_points, transient
+    from spicenn.engines.ngspice.client import NgspiceEngine
+
+    analog = analog_chip(chip)
+    v = first_voltages(chip, as_inputs(chip.design, x))
+    if len(v) != 1:
+        raise InputError(f"{len(v)} samples given, a transient takes one", remedy="give x[:1]")
+    with NgspiceEngine(timeout=timeout) as engine:
+        lines: list[str] = []
+        if noise:
+            if stop is None:
+                raise InputError("a noisy transient needs its duration, stop")
+            volts = [v, *operating_points(engine, analog.network, v)]
+            lines = _noise_lines(chip, analog, [each[0] for each in volts], stop, trial)
+        return transient(engine, analog.network, v[0], tolerance=tolerance, stop=stop, noise=lines)
+
+
+def _noise_lines(
+    chip: Chip, analog: AnalogChip, volts: list[Array], stop: float, trial: int
+) -> list[str]:
+    """Sources of every cell's noise around the operating point; volts drive each stage."""
+    from spicenn.circuit import noise_sources
+    from spicenn.compiler.reading import Read, transient_noise
+    from spicenn.engines.analog import block_nodes
+
+    design = chip.design
+    if not design.technology.bandwidth:
+        raise InputError(
+            "the technology has no bandwidth to draw noise in",
+            where="bandwidth",
+            remedy="set it, e.g. chip.design.with_technology(bandwidth=1e9)",
+        )
+    # Sampled at twice the highest frequency that counts.
+    dt = 0.5 / design.technology.bandwidth
+    count = math.ceil(stop / dt) + 1
+    lines: list[str] = []
+    for s, (stage, (layer, _)) in enumerate(
+        zip(analog.network.stages, analog.chain.links, strict=True)
+    ):
+        driven = np.concatenate([stage.gain * volts[s], stage.bias])
+        tiles = [tile for tile in design.tiles if tile.layer is layer]
+        for tile, block in zip(tiles, stage.blocks, strict=True):
+            g = block.cells.g
+            v = driven[block.row : block.row + len(g), np.newaxis]
+            read = Read(design.technology, tile, chip.seed, [chip.index], trial + 1)
+            series = transient_noise(
+                read, chip.index, trial, g, (g * v)[..., np.newaxis], dt, count
+            )
+            prefix = f"n{s}_{len(lines)}"
+            lines += noise_sources(
+                block_nodes(s, block), series.reshape(-1, series.shape[-1]), dt, prefix
+            )
+    return lines
 
 
 def first_voltages(chip: Chip, inputs: tuple[NDArray[Any], ...]) -> Array:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from spicenn.compiler.design import Design
+    from spicenn.engines.analog import Transient
     from spicenn.engines.engine import Engine
 
 
@@ -145,6 +146,38 @@ class Chip:
 
         outputs = run_analog(self, x, engine, timeout)
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
+
+    def transient(
+        self,
+        x: Any,
+        *,
+        tolerance: float = 0.01,
+        stop: float | None = None,
+        noise: bool = False,
+        trial: int = 0,
+        timeout: float = 600.0,
+    ) -> Transient:
+        """Step the inputs of the whole chip, as one analog circuit, and follow it in ngspice.
+
+        Parameters
+        ----------
+        x : one sample (1, …) as ``run`` takes it.
+        tolerance : of settling, over the largest final output of a layer.
+        stop : duration [s]; if None, until everything has settled.
+        noise : draw every cell's thermal, shot, 1/f and telegraph noise in the time domain,
+            up to the technology's bandwidth. A noisy transient needs ``stop``.
+        trial : which noise.
+
+        Returns
+        -------
+        Waveforms, latencies and energies; see ``engines.analog.Transient``. Raises as
+        ``run_analog``, and ConvergenceError where an output does not settle.
+        """
+        from spicenn.compiler.analog import chip_transient
+
+        return chip_transient(
+            self, x, tolerance=tolerance, stop=stop, noise=noise, trial=trial, timeout=timeout
+        )
 
     def to_spice(
         self,

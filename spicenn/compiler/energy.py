@@ -200,7 +200,7 @@ def _conversions(slices: int, tile: PlacedTile) -> tuple[int, int]:
 
 
 def _spread(count: int, most: int) -> list[int]:
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
+    return [int(k) for k in np.unique(np.linspace(0, count - 1, min(count, most)).round())]
 
 
 def _has_law(chip: Chip) -> bool:

@@ -6,7 +6,7 @@ from Kirchhoff's laws and the blocks' closed forms.
 """
 
 from spicenn.engines.analog.behaviour import behaviour
-from spicenn.engines.analog.netlist import render_network
+from spicenn.engines.analog.netlist import block_nodes, render_network
 from spicenn.engines.analog.network import AnalogNetwork, Block, Stage
 from spicenn.engines.analog.settling import elmore_bitline, elmore_wordline, time_scale
 from spicenn.engines.analog.simulate import (
@@ -25,6 +25,7 @@ __all__ = [
     "Stage",
     "Transient",
     "behaviour",
+    "block_nodes",
     "elmore_bitline",
     "elmore_wordline",
     "operating_points",

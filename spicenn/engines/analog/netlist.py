@@ -1,10 +1,10 @@
 """A network as one netlist, from its input sources to its output nodes.
 
-Nodes of stage s: ``x<s>_<i>`` what is to be driven, ``w<s>_<i>`` the wordlines,
-``l<s>_<k>`` the bitlines, ``z<s>_<k>`` the amplifiers' outputs before a neuron, and
-``x<s+1>_<k>`` the stage's outputs. ``i(va<s>_<i>)`` is the current into a wordline. Every
-stage's drivers, amplifiers and neurons have supplies of their own: ``vdrv<s>``,
-``vtia<s>``, ``vpos<s>`` and ``vneg<s>``.
+Nodes of stage s: ``x<s>_<i>`` what is to be driven, ``w<s>_<i>_<k>`` wordline i in the tile
+whose first bitline is k, ``l<s>_<k>`` the bitlines, ``z<s>_<k>`` the amplifiers' outputs
+before a neuron, and ``x<s+1>_<k>`` the stage's outputs. ``i(va<s>_<i>_<k>)`` is the current
+into a wordline. Every stage's drivers, amplifiers and neurons have supplies of their own:
+``vdrv<s>``, ``vtia<s>``, ``vpos<s>`` and ``vneg<s>``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from spicenn.circuit import Tolerances, check_netlist, comment_text, render_subcircuit
+from spicenn.circuit import Tolerances, cell_nodes, check_netlist, comment_text, render_subcircuit
 from spicenn.circuit.render import input_tables, words
-from spicenn.engines.analog.network import AnalogNetwork, Array, Stage
+from spicenn.engines.analog.network import PERIPHERY, AnalogNetwork, Array, Block, Stage
 from spicenn.errors import InputError
 from spicenn.periphery.driver import driver_instance
 from spicenn.periphery.neuron import neuron_instance
@@ -25,8 +25,6 @@ from spicenn.technology.library import subcircuit_text
 from spicenn.technology.record import REFERENCE_TEMPERATURE
 
 _ZERO_CELSIUS = 273.15
-# A driver, an amplifier and a neuron each have a subcircuit of this name.
-_PERIPHERY = ("driver", "tia")
 
 
 def render_network(
@@ -36,6 +34,7 @@ def render_network(
     tolerances: Tolerances | None = None,
     step: tuple[float, float] | None = None,
     header: Sequence[str] = (),
+    extra: Sequence[str] = (),
 ) -> str:
     """Return a netlist that plain ``ngspice -b`` runs.
 
@@ -46,6 +45,7 @@ def render_network(
     step : (rise time, duration) [s] of a transient instead, in which all inputs and bias
         lines go from 0 V to one sample's voltages.
     header : comment lines, any text.
+    extra : further elements, e.g. ``circuit.noise_sources`` between ``block_nodes``.
 
     Raises InputError for voltages that do not fit, NetlistError for a cell with text that
     must not reach ngspice.
@@ -69,8 +69,25 @@ def render_network(
     ]
     for s, stage in enumerate(network.stages):
         body += _stage(s, stage, network.periphery, step)
+    body += extra
     body += _analysis(network, v, step)
     return "\n".join([*body, ".end"]) + "\n"
+
+
+def block_nodes(s: int, block: Block) -> list[tuple[str, str]]:
+    """Wordline and bitline node of every cell of one of stage s's tiles, row by row."""
+    ports = {f"in_{i}": f"w{line}" for i, line in enumerate(_wordlines(s, block))}
+    ports |= {f"s_{k}": f"l{s}_{block.line + k}" for k in range(block.crossbar.bitlines)}
+    inside = f"xt_{block.crossbar.name}."
+    return [
+        (ports.get(word, inside + word), ports.get(bit, inside + bit))
+        for word, bit in cell_nodes(block.crossbar)
+    ]
+
+
+def _wordlines(s: int, block: Block) -> list[str]:
+    """What tells the wordlines of one of stage s's tiles from all others."""
+    return [f"{s}_{block.row + i}_{block.line}" for i in range(block.crossbar.wordlines)]
 
 
 def output_vectors(network: AnalogNetwork) -> list[list[str]]:
@@ -84,15 +101,16 @@ def output_vectors(network: AnalogNetwork) -> list[list[str]]:
 def power_vectors(s: int, stage: Stage) -> dict[str, list[str]]:
     """Names of what a stage's energies are computed from."""
     neurons = [f"i(vpos{s})", f"i(vneg{s})"] if stage.activation else []
+    lines = [line for block in stage.blocks for line in _wordlines(s, block)]
     return {
-        "wordline": [f"v(w{s}_{i})" for i in range(stage.wordlines)],
-        "current": [f"i(va{s}_{i})" for i in range(stage.wordlines)],
+        "wordline": [f"v(w{line})" for line in lines],
+        "current": [f"i(va{line})" for line in lines],
         "supply": [f"i(vdrv{s})", f"i(vtia{s})", *neurons],
     }
 
 
 def _subcircuits(network: AnalogNetwork) -> list[str]:
-    names = [*_PERIPHERY, *sorted({s.activation for s in network.stages if s.activation})]
+    names = [*PERIPHERY, *sorted({s.activation for s in network.stages if s.activation})]
     texts = {name: subcircuit_text(name) for name in names}
     for stage in network.stages:
         for block in stage.blocks:
@@ -127,14 +145,14 @@ def _stage(
     ]
     for i, level in enumerate(stage.bias.tolist(), stage.inputs):
         lines.append(f"vb{s}_{i} x{s}_{i} 0 {_level(level, step)}")
-    for i in range(stage.wordlines):
-        gain = stage.gain if i < stage.inputs else 1.0
-        nodes = (f"x{s}_{i}", f"o{s}_{i}", f"drv{s}")
-        lines.append(driver_instance(f"d{s}_{i}", nodes, periphery.driver, gain))
-        lines.append(f"va{s}_{i} o{s}_{i} w{s}_{i} 0")
     for block in stage.blocks:
         crossbar = block.crossbar
-        ports = [f"w{s}_{block.row + i}" for i in range(crossbar.wordlines)]
+        for row, line in enumerate(_wordlines(s, block), block.row):
+            gain = stage.gain if row < stage.inputs else 1.0
+            nodes = (f"x{s}_{row}", f"o{line}", f"drv{s}")
+            lines.append(driver_instance(f"d{line}", nodes, periphery.driver, gain))
+            lines.append(f"va{line} o{line} w{line} 0")
+        ports = [f"w{line}" for line in _wordlines(s, block)]
         ports += [f"l{s}_{block.line + k}" for k in range(crossbar.bitlines)]
         lines += words(f"xt_{crossbar.name}", [*ports, crossbar.name])
     if stage.activation:

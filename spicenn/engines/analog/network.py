@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +18,22 @@ from spicenn.technology.variation import Cells
 
 Array = NDArray[np.float64]
 
+# A driver, an amplifier and a neuron each have a subcircuit of their name.
+PERIPHERY = ("driver", "tia")
+
 
 @dataclass(frozen=True, eq=False)
 class Block:
     """One tile of a stage.
 
-    crossbar : its circuit; drivers and amplifiers are the stage's.
+    Parameters
+    ----------
+    crossbar : its circuit, without the resistances of drivers and amplifiers.
     cells : every cell.
     row, line : the stage's wordline and bitline that its first ones are.
+
+    Raises InputError for cells that do not fit, and for resistances that the network's
+    drivers and amplifiers would be in series with.
     """
 
     crossbar: Crossbar
@@ -32,10 +41,34 @@ class Block:
     row: int
     line: int
 
+    def __post_init__(self) -> None:
+        crossbar = self.crossbar
+        shape = (crossbar.wordlines, crossbar.bitlines)
+        values = {"g": self.cells.g, **self.cells.parameters}
+        for name, each in values.items():
+            if each.shape != shape:
+                raise InputError(
+                    f"{name} has shape {each.shape}, expected {shape}",
+                    where=f"tile {crossbar.name}",
+                )
+        if crossbar.r_driver or crossbar.r_sense:
+            raise InputError(
+                "has r_driver or r_sense of its own",
+                where=f"tile {crossbar.name}",
+                remedy="leave them 0: the network's periphery drives and senses its tiles",
+            )
+        if self.row < 0 or self.line < 0 or self.line % 2 or crossbar.bitlines % 2:
+            raise InputError(
+                f"row {self.row}, line {self.line}: it holds no whole pairs of bitlines",
+                where=f"tile {crossbar.name}",
+            )
+
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One layer: drivers, tiles on common bitlines, a difference amplifier per output, neurons.
+    """One layer: tiles on common bitlines, a difference amplifier per output, neurons.
+
+    Every tile has drivers of its own, one a wordline, as it has when layers run apart.
 
     Parameters
     ----------
@@ -64,10 +97,11 @@ class Stage:
     neuron_offset: Array
 
     def __post_init__(self) -> None:
-        if self.tia_offset.shape != (2, self.outputs) or self.neuron_offset.shape != (
-            self.outputs,
-        ):
+        shapes = (self.tia_offset.shape, self.neuron_offset.shape)
+        if shapes != ((2, self.outputs), (self.outputs,)):
             raise InputError("offsets do not fit the outputs", where=f"stage {self.name}")
+        if not self.blocks:
+            raise InputError("a stage without a tile", where=f"stage {self.name}")
         for block in self.blocks:
             rows = block.row + block.crossbar.wordlines
             lines = block.line + block.crossbar.bitlines
@@ -103,4 +137,23 @@ class AnalogNetwork:
                 raise InputError(
                     f"{before.outputs} outputs drive {after.inputs} inputs",
                     where=f"stage {after.name}",
+                )
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """A netlist has one subcircuit of a name, of all that the stages bring."""
+        crossbars = [block.crossbar for stage in self.stages for block in stage.blocks]
+        cells = {c.cell.name: c.cell.netlist for c in crossbars if not c.cell.is_ohmic}
+        taken = {*get_args(Activation), *PERIPHERY, "diff_tia", *cells}
+        for crossbar in crossbars:
+            if crossbar.name in taken:
+                raise InputError(
+                    "two subcircuits of this name", where=f"tile {crossbar.name}",
+                    remedy="give every tile of the network a name of its own",
+                )  # fmt: skip
+            taken.add(crossbar.name)
+            if cells.get(crossbar.cell.name, "") != crossbar.cell.netlist:
+                raise InputError(
+                    f"two cells are called {crossbar.cell.name!r}",
+                    where=f"tile {crossbar.name}",
                 )

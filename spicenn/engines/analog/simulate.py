@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,11 @@ COMPONENTS = ("array", "driver", "tia", "neuron")
 # A transient's steps are sized by these. An operating point's would take a hundred times
 # as many, and its energies differ by less than the tolerance of settling.
 TRANSIENT = Tolerances(reltol=1e-5, vntol=1e-9, abstol=1e-13)
+# Noise is millionths of a signal.
+NOISY = Tolerances(reltol=1e-8, vntol=1e-12, abstol=1e-15)
 _DOUBLINGS = 8
+# Outputs below it count as none [V]: a stage whose ReLUs are all off settles at its leakage.
+_LEAST = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +72,7 @@ def transient(
     tolerance: float = 0.01,
     rise: float | None = None,
     stop: float | None = None,
+    noise: Sequence[str] = (),
     timeout: float | None = None,
 ) -> Transient:
     """Step all inputs and bias lines at once, and follow the network until it has settled.
@@ -78,10 +83,14 @@ def transient(
     tolerance : of settling, over the largest final output of a stage.
     rise : time of the step [s]; a hundredth of the slowest time constant if None.
     stop : duration [s]; if None, as long as it takes.
+    noise : lines of ``circuit.noise_sources``. What is noisy need not settle: a latency may
+        be infinite, and energies end at ``stop``, which must be given.
 
     Raises InputError for arguments that do not fit, ConvergenceError where an output does
     not settle (within ``stop``, or at all).
     """
+    if noise and stop is None:
+        raise InputError("a noisy transient needs its duration, stop", where="transient")
     if not 0 < tolerance < 1:
         raise InputError(f"tolerance = {tolerance!r} is not in (0, 1)", where="transient")
     v = np.asarray(v, dtype=np.float64).reshape(1, -1)
@@ -89,16 +98,16 @@ def transient(
     scale = time_scale(network)
     rise = max(scale / 100, 1e-13) if rise is None else rise
     wanted = rise + scale * 4 if stop is None else stop
+    names = output_vectors(network)
+    powers = [power_vectors(s, stage) for s, stage in enumerate(network.stages)]
+    needed = [name for stage in names for name in stage]
+    needed += [name for vectors in powers for group in vectors.values() for name in group]
+    tolerances = NOISY if noise else TRANSIENT
     for _ in range(_DOUBLINGS):
-        names = [name for stage in output_vectors(network) for name in stage]
-        powers = [power_vectors(s, stage) for s, stage in enumerate(network.stages)]
-        needed = [name for vectors in powers for group in vectors.values() for name in group]
-        text = render_network(network, v, tolerances=TRANSIENT, step=(rise, wanted))
-        found = engine.run(text, ["time", *names, *needed], timeout=timeout)
+        text = render_network(network, v, tolerances=tolerances, step=(rise, wanted), extra=noise)
+        found = engine.run(text, ["time", *needed], timeout=timeout)
         time = found["time"]
-        outputs = tuple(
-            np.stack([found[name] for name in stage], axis=-1) for stage in output_vectors(network)
-        )
+        outputs = tuple(np.stack([found[name] for name in stage], axis=-1) for stage in names)
         latency = np.array(
             [_settled(time, y, end, tolerance) for y, end in zip(outputs, final, strict=True)]
         )
@@ -106,11 +115,11 @@ def transient(
         if stop is not None or latency.max() <= wanted / 2:
             break
         wanted *= 2
-    if not np.isfinite(latency).all() or (stop is None and latency.max() > wanted / 2):
-        late = network.stages[int(np.argmax(latency))].name
+    late = not np.isfinite(latency).all() or (stop is None and latency.max() > wanted / 2)
+    if late and not noise:
         raise ConvergenceError(
             f"outputs do not settle within {tolerance:g} in {wanted:.3g} s",
-            where=f"stage {late}",
+            where=f"stage {network.stages[int(np.argmax(latency))].name}",
             remedy="give more time, a larger tolerance, or look for an oscillation: an "
             "amplifier's bandwidth against the capacitance at its input",
         )
@@ -118,7 +127,7 @@ def transient(
         _power(vectors, found, stage, network)
         for vectors, stage in zip(powers, network.stages, strict=True)
     ]
-    end = float(latency.max())
+    end = min(float(latency.max()), float(time[-1]))
     energy = np.stack([[_integral(time, p, end) for p in stage] for stage in curves])
     power = np.stack([[p[-1] for p in stage] for stage in curves])
     return Transient(time, outputs, final, latency, energy, power)
@@ -126,12 +135,16 @@ def transient(
 
 def _settled(time: Array, y: Array, final: Array, tolerance: float) -> float:
     """When the last of a stage's outputs enters its band for good; infinite if none does."""
-    scale = np.abs(final).max()
-    outside = np.abs(y - final) > tolerance * (scale if scale > 0 else 1.0)
-    if outside[-1].any():
+    # How far outside of the band the worst output is; below 0 inside.
+    away = np.abs(y - final).max(axis=1) - tolerance * max(np.abs(final).max(), _LEAST)
+    left = np.flatnonzero(~(away <= 0))
+    if not left.size:
+        return 0.0
+    k = left[-1]
+    if k == len(time) - 1:
         return float("inf")
-    left = np.flatnonzero(outside.any(axis=1))
-    return float(time[left[-1] + 1]) if left.size else 0.0
+    # Between two points, as the integrals are.
+    return float(time[k] + (time[k + 1] - time[k]) * away[k] / (away[k] - away[k + 1]))
 
 
 def _power(
