@@ -28,10 +28,11 @@ def behaviour(network: AnalogNetwork, v: Array) -> tuple[Array, ...]:
     ----------
     v : (sample, input) [V] at the first stage's driver inputs.
 
-    Raises EngineError for a cell whose law the nodal engine does not know.
+    Raises InputError for voltages that do not fit, EngineError for a cell whose law the
+    nodal engine does not know.
     """
     outputs = []
-    volts = np.atleast_2d(np.asarray(v, dtype=np.float64))
+    volts = network.inputs(v)
     for stage in network.stages:
         volts = _stage(stage, network.periphery, volts)
         outputs.append(volts)

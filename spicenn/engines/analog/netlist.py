@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from spicenn.circuit import Tolerances, cell_nodes, check_netlist, comment_text, render_subcircuit
 from spicenn.circuit.render import input_tables, words
 from spicenn.engines.analog.network import PERIPHERY, AnalogNetwork, Array, Block, Stage
@@ -50,12 +48,7 @@ def render_network(
     Raises InputError for voltages that do not fit, NetlistError for a cell with text that
     must not reach ngspice.
     """
-    v = np.atleast_2d(np.asarray(v, dtype=np.float64))
-    if v.shape[1] != network.stages[0].inputs or not len(v) or not np.isfinite(v).all():
-        raise InputError(
-            f"v of shape {v.shape} must be finite, (sample, {network.stages[0].inputs})",
-            where=network.name,
-        )
+    v = network.inputs(v)
     if step is not None and len(v) != 1:
         raise InputError("a transient takes one sample", where=network.name)
     body = [

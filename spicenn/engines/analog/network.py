@@ -13,6 +13,7 @@ from spicenn.circuit import Crossbar
 from spicenn.errors import InputError
 from spicenn.periphery.neuron import Activation
 from spicenn.technology import Periphery
+from spicenn.technology.osdi import CompiledModel
 from spicenn.technology.record import REFERENCE_TEMPERATURE
 from spicenn.technology.variation import Cells
 
@@ -139,6 +140,22 @@ class AnalogNetwork:
                     where=f"stage {after.name}",
                 )
         self._check_names()
+
+    @property
+    def osdi(self) -> tuple[CompiledModel, ...]:
+        """Compiled models of all cells, each once."""
+        blocks = [block for stage in self.stages for block in stage.blocks]
+        return tuple(dict.fromkeys(model for b in blocks for model in b.crossbar.cell.osdi))
+
+    def inputs(self, v: Array) -> Array:
+        """Return voltages as (sample, input). Raises InputError where they do not fit."""
+        v = np.atleast_2d(np.asarray(v, dtype=np.float64))
+        count = self.stages[0].inputs
+        if v.ndim != 2 or v.shape[1] != count or not len(v) or not np.isfinite(v).all():
+            raise InputError(
+                f"v of shape {v.shape} must be finite, (sample, {count})", where=self.name
+            )
+        return v
 
     def _check_names(self) -> None:
         """A netlist has one subcircuit of a name, of all that the stages bring."""

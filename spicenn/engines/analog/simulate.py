@@ -60,7 +60,7 @@ def operating_points(
     names = output_vectors(network)
     flat = [name for stage in names for name in stage]
     text = render_network(network, v)
-    found = engine.run(text, flat, timeout=timeout)
+    found = engine.run(text, flat, timeout=timeout, osdi=network.osdi)
     return tuple(np.stack([found[name] for name in stage], axis=-1) for stage in names)
 
 
@@ -93,19 +93,25 @@ def transient(
         raise InputError("a noisy transient needs its duration, stop", where="transient")
     if not 0 < tolerance < 1:
         raise InputError(f"tolerance = {tolerance!r} is not in (0, 1)", where="transient")
-    v = np.asarray(v, dtype=np.float64).reshape(1, -1)
+    if np.ndim(v) != 1:
+        raise InputError(f"v of shape {np.shape(v)} is not one sample", where=network.name)
     final = tuple(volts[0] for volts in operating_points(engine, network, v, timeout=timeout))
     scale = time_scale(network)
     rise = max(scale / 100, 1e-13) if rise is None else rise
-    wanted = rise + scale * 4 if stop is None else stop
+    first = rise + scale * 4 if stop is None else stop
+    if not 0 < rise < first < np.inf:
+        raise InputError(
+            f"rise = {rise!r} is not between 0 and stop = {first!r}", where="transient"
+        )
     names = output_vectors(network)
     powers = [power_vectors(s, stage) for s, stage in enumerate(network.stages)]
     needed = [name for stage in names for name in stage]
     needed += [name for vectors in powers for group in vectors.values() for name in group]
     tolerances = NOISY if noise else TRANSIENT
-    for _ in range(_DOUBLINGS):
+    for doublings in range(_DOUBLINGS):
+        wanted = first * 2.0**doublings
         text = render_network(network, v, tolerances=tolerances, step=(rise, wanted), extra=noise)
-        found = engine.run(text, ["time", *needed], timeout=timeout)
+        found = engine.run(text, ["time", *needed], timeout=timeout, osdi=network.osdi)
         time = found["time"]
         outputs = tuple(np.stack([found[name] for name in stage], axis=-1) for stage in names)
         latency = np.array(
@@ -114,7 +120,6 @@ def transient(
         # Settled for good: half of the time went by without leaving the band again.
         if stop is not None or latency.max() <= wanted / 2:
             break
-        wanted *= 2
     late = not np.isfinite(latency).all() or (stop is None and latency.max() > wanted / 2)
     if late and not noise:
         raise ConvergenceError(
