@@ -23,7 +23,7 @@ from spicenn.compiler.program import CROSSBAR, Node, Program, Ref, execute, leav
 from spicenn.compiler.tiling import bias_rows
 from spicenn.engines.analog.network import AnalogNetwork, Block, Stage
 from spicenn.errors import CompileError, InputError
-from spicenn.periphery.neuron import Activation, relu_output
+from spicenn.periphery.neuron import Activation, relu_range
 from spicenn.periphery.neuron import draw_offset as draw_neuron_offset
 from spicenn.periphery.tia import draw_offset as draw_tia_offset
 from spicenn.seeds import Purpose, generator
@@ -58,10 +58,12 @@ class Chain:
 
     links : every layer and its neuron, in order.
     program : the digital rest, in which one crossbar node is the whole row.
+    head : what comes before, and the row layer by layer; its result is the row's.
     """
 
     links: tuple[tuple[Layer, Activation | None], ...]
     program: Program
+    head: Program
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +110,14 @@ def chain_of(design: Design) -> Chain:
                 where=f"layer {node.args[0]!r}",
                 remedy="run the chip with its layers apart (chip.run)",
             )
+    names = [layer.name for layer, _ in links]
     for layer, _ in links:
+        if names.count(layer.name) > 1:
+            raise CompileError(
+                "is used more than once, and an analog circuit has its tiles once",
+                where=f"layer {layer.name!r}",
+                remedy="run the chip with its layers apart (chip.run)",
+            )
         _check(design, layer)
     for (before, _), (after, _) in pairwise(links):
         if before.outputs != after.inputs:
@@ -118,7 +127,9 @@ def chain_of(design: Design) -> Chain:
     whole = Node(last.name, CROSSBAR, (_CHAIN, first.args[1]))
     nodes = [whole if node is last else node for node in program.nodes]
     rest = tuple(node for node in nodes if node is whole or node.name not in inside)
-    return Chain(tuple(links), replace(program, nodes=rest))
+    until = program.nodes[: program.nodes.index(last) + 1]
+    head = replace(program, nodes=until, results=(last.name,))
+    return Chain(tuple(links), replace(program, nodes=rest), head)
 
 
 def _way(program: Program, users: dict[str, list[Node]], at: Node) -> str:
@@ -150,7 +161,8 @@ def analog_chip(chip: Chip) -> AnalogChip:
     """Return a chip's network. Raises CompileError as ``chain_of``.
 
     An amplifier's resistors are sized so that the calibration's full scale takes
-    ``_HEADROOM`` of what it and its neuron can put out; tanh and sigmoid set their own.
+    ``_HEADROOM`` of what it and its neuron can put out undistorted; tanh and sigmoid set
+    their own.
     """
     design = chip.design
     chain = chain_of(design)
@@ -222,8 +234,7 @@ def _levels(
         # The logistic function of z is (1 + tanh(z / 2)) / 2.
         return scale / 2, neuron.load * neuron.bias_current
     if activation == "relu":
-        ceiling = float(np.asarray(relu_output(np.array(1e3 * limit), neuron)))
-        limit = min(limit, ceiling / neuron.input_gain)
+        limit = min(limit, relu_range(neuron) / neuron.input_gain)
     # Each row of tiles may add a full scale.
     full = rows * layer.current_scale * layer.input_scale * layer.weight_scale
     volts = _HEADROOM * limit / full
@@ -241,6 +252,7 @@ def run_analog(chip: Chip, x: Any, engine: str | Engine, timeout: float) -> dict
     """Run inputs through a chip as one circuit; the outputs by name. See ``Chip.run_analog``."""
     import torch
 
+    from spicenn.compiler.convolution import digital_crossbar
     from spicenn.engines import opened
     from spicenn.engines.analog import behaviour, operating_points
     from spicenn.engines.ngspice.client import NgspiceEngine
@@ -259,10 +271,15 @@ def run_analog(chip: Chip, x: Any, engine: str | Engine, timeout: float) -> dict
         return torch.as_tensor(volts / analog.unit).to(values.dtype)
 
     constants = {name: torch.tensor(array) for name, array in design.constants.items()}
+    tensors = [torch.as_tensor(array) for array in inputs]
     with torch.no_grad():
+        # Layers apart, values are of some shape between and behind them; rows of a circuit
+        # know nothing of it.
+        (like,) = execute(analog.chain.head, constants, tensors, digital_crossbar(design.layers))
         outputs = execute(
-            analog.chain.program, constants, [torch.as_tensor(array) for array in inputs], crossbar
-        )
+            analog.chain.program, constants, tensors,
+            lambda name, values: crossbar(name, values).reshape(like.shape),
+        )  # fmt: skip
     return {
         port.name: np.asarray(output)
         for port, output in zip(design.program.outputs, outputs, strict=True)

@@ -22,7 +22,7 @@ from spicenn.compiler.readout import feedback_resistance
 from spicenn.engines.analog import COMPONENTS as CIRCUITS
 from spicenn.engines.analog import AnalogNetwork, Block, Stage, transient
 from spicenn.engines.nodal import NodalEngine
-from spicenn.errors import InputError
+from spicenn.errors import InputError, Status, error_of
 
 if TYPE_CHECKING:
     from spicenn.compiler.chip import Chip
@@ -88,24 +88,31 @@ def _analog(
     chip: Chip, x: Any, engine: NgspiceEngine, tolerance: float, progress: Progress | None
 ) -> Energy:
     analog = analog_chip(chip)
-    volts = first_voltages(chip, as_inputs(chip.design, x))
+    inputs = as_inputs(chip.design, x)
+    volts = first_voltages(chip, inputs)
     layers = [layer for layer, _ in analog.chain.links]
     energy = np.zeros((len(volts), len(layers), len(COMPONENTS)))
     latency = np.zeros((len(volts), len(layers)))
     periphery = chip.design.technology.periphery
-    for sample, v in enumerate(volts):
+    for row, v in enumerate(volts):
         seen = transient(engine, analog.network, v, tolerance=tolerance)
-        energy[sample, :, : len(CIRCUITS)] = seen.energy
+        energy[row, :, : len(CIRCUITS)] = seen.energy
         settled = np.maximum.accumulate(seen.latency)
-        latency[sample] = np.diff(settled, prepend=0.0)
+        latency[row] = np.diff(settled, prepend=0.0)
         if progress is not None:
-            progress(sample + 1, len(volts))
+            progress(row + 1, len(volts))
     # Numbers become voltages before the first layer, and numbers again behind the last.
     energy[:, 0, COMPONENTS.index("dac")] = layers[0].inputs * periphery.dac.energy
     energy[:, -1, COMPONENTS.index("adc")] = layers[-1].outputs * periphery.adc.energy
     latency[:, 0] += periphery.dac.time
     latency[:, -1] += periphery.adc.time
-    return Energy(tuple(layer.name for layer in layers), energy, latency)
+    # A sample whose values are several rows sends them through the circuit one by one.
+    samples = len(inputs[0])
+    return Energy(
+        tuple(layer.name for layer in layers),
+        energy.reshape(samples, -1, *energy.shape[1:]).sum(axis=1),
+        latency.reshape(samples, -1, len(layers)).sum(axis=1),
+    )
 
 
 def _hybrid(
@@ -126,10 +133,12 @@ def _hybrid(
     # Which voltages a tile gets is the same to nine digits on either engine, where the
     # cells have a law; a transient follows for each.
     first = NodalEngine() if _has_law(chip) else engine
-    run_chips(
+    result = run_chips(
         design, [chip.index], chip.seed, inputs, first, observer=observe,
         cells=lambda tile, _: chip.cells(tile),
     )  # fmt: skip
+    if result.status[0] != Status.OK:
+        raise error_of(Status(int(result.status[0])), result.message[0], where=repr(chip))
     samples = len(inputs[0])
     names = tuple(layer.name for layer in design.layers)
     energy = np.zeros((samples, len(names), len(COMPONENTS)))
@@ -157,7 +166,7 @@ def _hybrid(
         scale = v.shape[1] / len(at)
         energy[:, layer, : len(CIRCUITS)] += scale * spent.sum(axis=(1, 2))
         key = (tile.layer.name, use)
-        times[key] = np.maximum(times.get(key, np.zeros_like(settled)), settled)
+        times[key] = np.maximum(times.get(key, 0.0), scale * settled)
         dacs, adcs = _conversions(design.mapping.slices, tile)
         each = v.shape[1] * v.shape[2]
         periphery = design.technology.periphery
@@ -166,8 +175,7 @@ def _hybrid(
         if tile.slot.row == 0 and tile.slot.column == 0:
             latency[:, layer] += each * (periphery.dac.time + periphery.adc.time)
     for (name, _), settled in times.items():
-        v = next(v for (tile, v) in uses if tile.layer.name == name)
-        latency[:, names.index(name)] += settled.sum(axis=(1, 2)) * v.shape[1] / settled.shape[1]
+        latency[:, names.index(name)] += settled.sum(axis=(1, 2))
     return Energy(names, energy, latency)
 
 

@@ -73,6 +73,17 @@ def relu_output(v: Any, spec: Neuron, offset: Any = 0.0) -> Any:
     return xp.where(top - rectified >= overdrive, rectified, bent)
 
 
+def relu_range(spec: Neuron) -> float:
+    """Output up to which the ReLU is linear [V]; from there on it bends towards its supply.
+
+    There supply/2 - y is the overdrive sqrt(2 y / (beta load)) of the mirror's output.
+    """
+    half = math.sqrt(0.5 / (spec.beta * spec.load))
+    # The form without a difference of equal numbers.
+    top = 0.5 * spec.supply
+    return (top / (half + math.sqrt(half * half + top))) ** 2
+
+
 def _pair(v: Any, spec: Neuron, offset: Any) -> Any:
     volts = spec.input_gain * as_like(v, offset) + offset
     return pair_current(volts, spec.bias_current, spec.beta)
