@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from spicenn import datasets as datasets
     from spicenn import kirchhoff as kirchhoff
+    from spicenn.circuit.write import Pulse
     from spicenn.compiler import Chip, Design, Mapping, Tile, compile
+    from spicenn.engines.write import read_disturb, write_pulses
     from spicenn.errors import SpicennError, Status
     from spicenn.kirchhoff import crossbar_currents
     from spicenn.study import (
         accuracy,
         design_of,
+        energy_of,
+        measure_energy,
         monte_carlo,
         open_record,
         quantile_interval,
@@ -34,6 +39,7 @@ __all__ = [
     "Corner",
     "Design",
     "Mapping",
+    "Pulse",
     "SpicennError",
     "Status",
     "Surrogate",
@@ -45,12 +51,16 @@ __all__ = [
     "compile",
     "crossbar_currents",
     "design_of",
+    "energy_of",
     "fit",
+    "measure_energy",
     "monte_carlo",
     "open_record",
     "parse_quantity",
     "quantile_interval",
+    "read_disturb",
     "tile_record",
+    "write_pulses",
     "yield_interval",
 ]
 
@@ -61,6 +71,7 @@ _HOME = {
     "Corner": "spicenn.technology",
     "Design": "spicenn.compiler",
     "Mapping": "spicenn.compiler",
+    "Pulse": "spicenn.circuit.write",
     "SpicennError": "spicenn.errors",
     "Status": "spicenn.errors",
     "Surrogate": "spicenn.surrogate",
@@ -71,17 +82,21 @@ _HOME = {
     "compile": "spicenn.compiler",
     "crossbar_currents": "spicenn.kirchhoff",
     "design_of": "spicenn.study",
+    "energy_of": "spicenn.study",
     "fit": "spicenn.surrogate",
+    "measure_energy": "spicenn.study",
     "monte_carlo": "spicenn.study",
     "open_record": "spicenn.study",
     "parse_quantity": "spicenn.technology",
     "quantile_interval": "spicenn.study",
+    "read_disturb": "spicenn.engines.write",
     "tile_record": "spicenn.study",
+    "write_pulses": "spicenn.engines.write",
     "yield_interval": "spicenn.study",
 }
 
 # Parts that users reach as they are, e.g. ``sn.kirchhoff.Sinh()``.
-_MODULES = ("kirchhoff",)
+_MODULES = ("datasets", "kirchhoff")
 
 
 if not TYPE_CHECKING:  # a type checker would take any name for granted

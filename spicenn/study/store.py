@@ -60,16 +60,7 @@ class Store:
 
     def check_versions(self, outcome: Outcome) -> None:
         """Raise StoreError where a worker computes with other versions than the store holds."""
-        stored = self._group.attrs["versions"]
-        found = outcome.versions
-        for name in sorted(set(stored) | set(found)):
-            if name in _UNCOMPARED or (a := stored.get(name)) == (b := found.get(name)):
-                continue
-            raise StoreError(
-                f"a worker has {name} {b}, the store was made with {a}",
-                where=self.where,
-                remedy=f"use {name} {a} to go on with this store, or start another store",
-            )
+        check_versions(self._group.attrs["versions"], outcome.versions, self.where)
         tolerances = dict(outcome.tolerances)
         if self._group.attrs["tolerances"] != tolerances:
             raise StoreError(
@@ -238,7 +229,7 @@ def resume(target: Any, study: Study) -> Store | None:
     with reading(where):
         attributes = dict(open_zarr_group(target, mode="r").attrs)
         check_schema(attributes, where)
-        _check_same(attributes, study.identity(), where)
+        check_same(attributes, study.identity(), where)
         length = open_group(target, where).sizes["chip"]
         store = Store(target, study)
         for leftover in target.rglob("*.partial"):  # of a write that was killed
@@ -248,7 +239,22 @@ def resume(target: Any, study: Study) -> Store | None:
         return store
 
 
-def _check_same(stored: Mapping[str, Any], asked: Mapping[str, Any], where: str) -> None:
+def check_versions(stored: Mapping[str, str], found: Mapping[str, str], where: str) -> None:
+    """Raise StoreError where what computes differs from what a store's numbers came from."""
+    for name in sorted(set(stored) | set(found)):
+        if name in _UNCOMPARED or (a := stored.get(name)) == (b := found.get(name)):
+            continue
+        raise StoreError(
+            f"a worker has {name} {b}, the store was made with {a}",
+            where=where,
+            remedy=f"use {name} {a} to go on with this store, or start another store",
+        )
+
+
+def check_same(
+    stored: Mapping[str, Any], asked: Mapping[str, Any], where: str, what: str = "study"
+) -> None:
+    """Raise StoreError where a store's attributes are not those asked for."""
     # A record without a crosscheck has no attribute for it.
     stored, asked = {"crosscheck": 0.0, **stored}, {"crosscheck": 0.0, **asked}
     different = [key for key in asked if stored.get(key) != asked[key]]
@@ -256,7 +262,7 @@ def _check_same(stored: Mapping[str, Any], asked: Mapping[str, Any], where: str)
         return
     say: Callable[[Any], str] = lambda value: repr(value)[:60]  # noqa: E731
     raise StoreError(
-        "holds another study: "
+        f"holds another {what}: "
         + "; ".join(
             f"{key} is {say(stored.get(key))}, asked for {say(asked[key])}" for key in different
         ),
