@@ -34,7 +34,7 @@ def draw_offset(
     spec: Comparator, rng: np.random.Generator, shape: tuple[int, ...]
 ) -> NDArray[np.float64]:
     """Input offset voltages of comparators [V]."""
-    return spec.offset * rng.standard_normal(shape)
+    return spec.offset_sigma * rng.standard_normal(shape)
 
 
 def comparator_instance(

@@ -93,7 +93,7 @@ def draw_offset(
     spec: Neuron, rng: np.random.Generator, shape: tuple[int, ...]
 ) -> NDArray[np.float64]:
     """Offset voltages of neurons, behind the input stage [V]."""
-    return spec.offset * rng.standard_normal(shape)
+    return spec.offset_sigma * rng.standard_normal(shape)
 
 
 def neuron_instance(

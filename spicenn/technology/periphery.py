@@ -57,6 +57,11 @@ class Converter:
         return self.inl == 0.0 and self.dnl == 0.0
 
 
+def _pair_offset(spec: Tia | Neuron | Comparator) -> float:
+    """An offset of its own beside what a pair's mismatch adds, √2 A_VT / √(W L) (Pelgrom 1989)."""
+    return math.hypot(spec.offset, math.sqrt(2 / (spec.width * spec.length)) * spec.a_vt)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tia:
     """A transimpedance amplifier: a bitline's virtual ground.
@@ -102,7 +107,7 @@ class Tia:
     @property
     def offset_sigma(self) -> float:
         """Standard deviation of the input offset voltage, mismatch of the pair included [V]."""
-        return math.hypot(self.offset, math.sqrt(2 / (self.width * self.length)) * self.a_vt)
+        return _pair_offset(self)
 
     @property
     def is_ideal(self) -> bool:
@@ -140,6 +145,7 @@ class Comparator:
     resistance : of its output [Ω].
     supply : supply voltage [V].
     bias_current : supply current at rest [A].
+    width, length, a_vt : as of ``Tia``.
     """
 
     gain: float = 1e4
@@ -149,12 +155,20 @@ class Comparator:
     resistance: float = 1e3
     supply: float = 1.8
     bias_current: float = 0.0
+    width: float = 10e-6
+    length: float = 1e-6
+    a_vt: float = 0.0
 
     def __post_init__(self) -> None:
-        for key in ("gain", "v_high", "delay", "resistance", "supply"):
+        for key in ("gain", "v_high", "delay", "resistance", "supply", "width", "length"):
             check_number(key, getattr(self, key), 0.0, math.inf, above=True)
-        for key in ("offset", "bias_current"):
+        for key in ("offset", "bias_current", "a_vt"):
             check_number(key, getattr(self, key), 0.0, math.inf)
+
+    @property
+    def offset_sigma(self) -> float:
+        """Standard deviation of the input offset voltage, mismatch of the pair included [V]."""
+        return _pair_offset(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +184,7 @@ class Neuron:
     input_gain : of the stage before the pair.
     supply : supply voltage [V].
     offset : standard deviation of the input offset voltage [V], drawn per neuron.
+    width, length, a_vt : as of ``Tia``, for the pair or the transconductor's input.
     """
 
     bias_current: float = 10e-6
@@ -179,13 +194,22 @@ class Neuron:
     input_gain: float = 1.0
     supply: float = 1.8
     offset: float = 0.0
+    width: float = 10e-6
+    length: float = 1e-6
+    a_vt: float = 0.0
 
     def __post_init__(self) -> None:
         for key in (
-            "bias_current", "beta", "threshold", "load", "input_gain", "supply",
+            "bias_current", "beta", "threshold", "load", "input_gain", "supply", "width", "length",
         ):  # fmt: skip
             check_number(key, getattr(self, key), 0.0, math.inf, above=True)
-        check_number("offset", self.offset, 0.0, math.inf)
+        for key in ("offset", "a_vt"):
+            check_number(key, getattr(self, key), 0.0, math.inf)
+
+    @property
+    def offset_sigma(self) -> float:
+        """Standard deviation of the input offset voltage, mismatch of the pair included [V]."""
+        return _pair_offset(self)
 
 
 @dataclass(frozen=True, kw_only=True)
