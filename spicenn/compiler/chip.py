@@ -226,7 +226,7 @@ class Chip:
         ----------
         progress : called with the tiles done and all tiles.
 
-        Raises EngineError for a cell that is not ohmic.
+        Raises EngineError for a cell that is not linear.
         """
         from spicenn.compiler.exact import chip_module
 

@@ -1,6 +1,6 @@
 """One manufactured chip as an ordinary torch module: every tile's Kirchhoff solution, once.
 
-A tile of ohmic cells is a linear map whatever its wires. Its effective matrix is
+A tile of linear cells is a linear map whatever its wires. Its effective matrix is
 computed once per chip; from then on every input costs a plain matrix product.
 """
 
@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from spicenn.compiler.convolution import fold, row_elements
 from spicenn.compiler.layer import Layer
 from spicenn.compiler.operators import DTYPES
-from spicenn.compiler.placement import PlacedTile
+from spicenn.compiler.placement import PlacedTile, stack_cells
 from spicenn.compiler.product import Weights, linear_product, merged, tiled_product
 from spicenn.compiler.program import execute
 from spicenn.compiler.readout import beyond_matrices
+from spicenn.engines.laws import as_resistors, is_linear
 from spicenn.errors import EngineError
 from spicenn.kirchhoff.currents import effective_matrix
 
@@ -38,7 +38,7 @@ _ELEMENTS = 1 << 24
 def chip_module(chip: Chip, progress: Progress | None = None) -> ChipModule:
     """Compute every tile's effective matrix of a chip and return it as a module.
 
-    Raises EngineError for a cell that is not ohmic, or a periphery that no effective
+    Raises EngineError for a cell that is not linear, or a periphery that no effective
     matrix holds.
     """
     design = chip.design
@@ -49,11 +49,12 @@ def chip_module(chip: Chip, progress: Progress | None = None) -> ChipModule:
             remedy="use chip.run(x, engine='nodal' or 'ngspice'), or an ideal periphery",
         )
     cell = design.technology.cell
-    if not cell.is_ohmic:
+    if not is_linear(cell):
         raise EngineError(
-            f"the cell {cell.name!r} is not ohmic, so its tiles have no effective matrix",
+            f"the cell {cell.name!r} is not known to be linear, and only tiles of linear cells "
+            "have an effective matrix",
             where=f"design {design.name!r}",
-            remedy="use chip.run(x, engine='nodal' or 'ngspice'), or an ohmic cell",
+            remedy="use chip.run(x, engine='nodal' or 'ngspice'), or a linear cell",
         )
     module = ChipModule(design)
     done = 0
@@ -74,7 +75,8 @@ def effective_weights(chip: Chip, tiles: Sequence[PlacedTile]) -> dict[str, torc
     Returns (wordline, output · slice) per tile name, over g_max - g_min, float64.
     """
     technology = chip.design.technology
-    g = np.stack([chip.cells(tile).g for tile in tiles])
+    cells = stack_cells([chip.cells(tile) for tile in tiles])
+    _, g, _ = as_resistors(tiles[0].crossbar, cells.g, cells.parameters)
     r_wordline, r_bitline = tiles[0].crossbar.segments()
     matrix = effective_matrix(g, r_wordline=r_wordline, r_bitline=r_bitline)
     difference = (matrix[..., 0::2] - matrix[..., 1::2]) / (technology.g_max - technology.g_min)

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from spicenn.compiler import readout
 from spicenn.compiler.converter import Drive
 from spicenn.compiler.layer import Array, Layer
-from spicenn.compiler.placement import PlacedTile, sample_tile
+from spicenn.compiler.placement import PlacedTile, sample_tile, stack_cells
 from spicenn.compiler.program import execute
 from spicenn.compiler.reading import Read, add_noise
 from spicenn.compiler.result import Result, TileRecord
 from spicenn.compiler.tiling import weight_of_conductance
 from spicenn.engines.engine import Engine
+from spicenn.engines.laws import as_resistors
 from spicenn.errors import InputError, Status
 from spicenn.technology.variation import Cells
 
@@ -166,10 +167,11 @@ class _Run:
                 continue
             slot = tile.slot
             drive = drives[slot.group]
+            cells = self._cells(tile)
+            _, g, _ = as_resistors(tile.crossbar, cells.g, cells.parameters)
             current = readout.apply(
-                self._tile(tile, drive, use),
-                self._cells(tile).g, tile, self.design, self.chips, self.seed,
-            )  # fmt: skip
+                self._tile(tile, drive, use), g, tile, self.design, self.chips, self.seed
+            )
             difference = (current[..., 0::2] - current[..., 1::2]) / span
             z[..., slot.group, slot.outputs] += readout.combine(
                 difference, drive.weight, tile, self.design, self.chips, self.seed
@@ -217,14 +219,7 @@ class _Run:
     def _cells(self, tile: PlacedTile) -> Cells:
         """Cells of every chip's copy, chip first."""
         if tile.name not in self.cells:
-            each = [self.source(tile, chip) for chip in self.chips]
-            self.cells[tile.name] = Cells(
-                np.stack([cells.g for cells in each]),
-                {
-                    name: np.stack([cells.parameters[name] for cells in each])
-                    for name in each[0].parameters
-                },
-            )
+            self.cells[tile.name] = stack_cells([self.source(tile, chip) for chip in self.chips])
         return self.cells[tile.name]
 
     def _add_noise(self, tile: PlacedTile, g: Array, v: Array, current: Array, use: int) -> Array:

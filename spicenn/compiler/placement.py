@@ -116,6 +116,14 @@ def sample_tile(design: Design, tile: PlacedTile, chip: int, seed: int, *, cycle
     return manufactured(design.technology, tile.g_target, own, die, tile.site)
 
 
+def stack_cells(each: Sequence[Cells]) -> Cells:
+    """Cells of several copies of one tile, or of tiles of one shape, as one; copy first."""
+    return Cells(
+        np.stack([cells.g for cells in each]),
+        {name: np.stack([cells.parameters[name] for cells in each]) for name in each[0].parameters},
+    )
+
+
 def checked_map(
     tiles: Sequence[PlacedTile], conductances: Mapping[str, ArrayLike]
 ) -> dict[str, Array]:

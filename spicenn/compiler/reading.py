@@ -4,8 +4,8 @@ Noise is added to bitline currents: into a virtual ground that is the same as no
 every cell. Cells are independent, so what is white within a read needs one draw per
 bitline; what is slow against a batch of reads needs one per cell. Currents of single
 cells are g v at the lines' ideal voltages: the drop along wires, a correction of a few
-per cent of the noise, is left out, and a nonlinear cell counts with its programmed,
-small-signal conductance.
+per cent of the noise, is left out. A linear cell counts with the conductance that it has
+by then, a nonlinear one with its programmed, small-signal conductance.
 
 Which reads share a draw
 ------------------------
@@ -29,8 +29,7 @@ from numpy.typing import NDArray
 from spicenn.circuit import Crossbar
 from spicenn.compiler.layer import Array
 from spicenn.compiler.placement import PlacedTile, tile_generator
-from spicenn.engines.laws import law_of
-from spicenn.errors import EngineError
+from spicenn.engines.laws import as_resistors, known_law
 from spicenn.kirchhoff.noise import thermal_noise as thermal_density
 from spicenn.seeds import Purpose
 from spicenn.technology import Technology
@@ -94,15 +93,16 @@ def add_noise(
     nothing is on.
     """
     technology = read.technology
+    crossbar, g, parameters = as_resistors(read.tile.crossbar, g, parameters or {})
     over = g[:, np.newaxis, np.newaxis, np.newaxis]  # over trial, sample, position
     if technology.read_noise:
         current = _add_white(read, Purpose.READ_NOISE, read_noise(technology, over, v), current)
     if technology.bandwidth:
         alive = np.isfinite(current).all(axis=(1, 2, 3, 4, 5))
-        own = {name: values[alive] for name, values in (parameters or {}).items()}
+        own = {name: values[alive] for name, values in parameters.items()}
         sigma = np.full((len(g), g.shape[-1]), np.nan)
         if alive.any():
-            sigma[alive] = thermal_sigma(technology, read.tile.crossbar, g[alive], own)
+            sigma[alive] = thermal_sigma(technology, crossbar, g[alive], own)
         sigma = sigma[:, np.newaxis, np.newaxis, np.newaxis, np.newaxis]
         current = _add_white(read, Purpose.THERMAL_NOISE, sigma, current)
     if technology.noise.shot and technology.bandwidth:
@@ -136,10 +136,7 @@ def thermal_sigma(
     (..., bitline) [A]. Raises ConvergenceError as ``kirchhoff.thermal_noise``.
     """
     r_wordline, r_bitline = crossbar.segments()
-    try:
-        law = law_of(crossbar.cell, crossbar.name, technology.temperature)
-    except EngineError:
-        law = None
+    law = known_law(crossbar.cell, crossbar.name, technology.temperature)
     if law is None and not (r_wordline.any() or r_bitline.any()):
         return thermal_noise(technology, g)
     density = thermal_density(

@@ -1,8 +1,9 @@
 """What a design's chips share and how they differ: one effective weight per row and output.
 
-A tile of ohmic cells is a linear map whatever its wires, so its chip is known when
+A tile of linear cells is a linear map whatever its wires, so its chip is known when
 the effective matrix is: mean and spread of that matrix over chips follow from the
 technology. ``forward`` is the design's own program with these matrices as tiles.
+Other cells count with their small-signal conductance at 0 V.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -23,8 +25,10 @@ from spicenn.compiler.product import Noise, Weights, linear_product, merged, til
 from spicenn.compiler.program import execute
 from spicenn.compiler.reading import thermal_sigma
 from spicenn.compiler.readout import beyond_matrices
+from spicenn.engines.laws import is_linear, known_law
 from spicenn.errors import SpicennWarning
 from spicenn.kirchhoff.currents import effective_matrix
+from spicenn.kirchhoff.laws import small_signal, with_parameters
 from spicenn.technology import Technology
 from spicenn.technology.noise import (
     flicker_variance,
@@ -32,10 +36,17 @@ from spicenn.technology.noise import (
     rtn_variance,
     shot_density,
 )
-from spicenn.technology.variation import manufactured_moments
+from spicenn.technology.variation import manufactured_moments, parameters_at
 
 if TYPE_CHECKING:
     from spicenn.compiler.design import Design
+
+
+# Relative step of a derivative by a conductance.
+_STEP = 1e-4
+# Equally probable values of a standard normal variable, and scaled to be one of variance 1.
+_QUANTILES = np.array([NormalDist().inv_cdf((k + 0.5) / 24) for k in range(24)])
+_NORMAL = _QUANTILES / _QUANTILES.std()
 
 
 class TileMoments(NamedTuple):
@@ -79,24 +90,32 @@ def tile_moments(design: Design) -> tuple[TileMoments, ...]:
     The mean is the effective matrix of the mean conductances. A cell's spread is
     attenuated by its wires as its mean is; what a cell does to its neighbours through
     the wires, a second-order effect, is left to the fit. So is what amplifiers and
-    converters that are not ideal do, with a SpicennWarning.
+    converters that are not ideal do, and what cells that are not linear do beyond their
+    conductance at 0 V, each with a SpicennWarning.
     """
-    if beyond := beyond_matrices(design):
+    technology = design.technology
+    beyond = list(beyond_matrices(design))
+    linear = is_linear(technology.cell)
+    if not linear:
+        beyond.append(f"what is nonlinear in the cell {technology.cell.name!r}")
+    if beyond:
         warnings.warn(
             f"{', '.join(beyond)}: not part of effective matrices, left to the fit",
             SpicennWarning,
             stacklevel=2,
         )
-    technology = design.technology
     span = technology.g_max - technology.g_min
     result = []
     for tile in design.tiles:
-        mean, spread = manufactured_moments(technology, tile.g_target, tile.site)
+        g, sigma = manufactured_moments(technology, tile.g_target, tile.site)
+        mean, spread = _small_signal(technology, tile.crossbar, g, sigma)
         r_wordline, r_bitline = tile.crossbar.segments()
         effective = effective_matrix(mean, r_wordline=r_wordline, r_bitline=r_bitline)
-        spread = spread * effective / mean
-        rms = np.hypot(mean, spread)
-        read, thermal = _read_variances(technology, tile.crossbar, mean, rms)
+        spread = _attenuated(spread, effective, mean)
+        # What fluctuates is what ``reading`` takes a cell to conduct.
+        seen = mean if linear else g
+        rms = np.hypot(seen, spread if linear else _attenuated(sigma, effective, mean))
+        read, thermal = _read_variances(technology, tile.crossbar, g, seen, rms)
         # A trap that does not switch while a chip is observed belongs to the chip.
         frozen = technology.noise.rtn_share * rtn_static_variance(technology)
         spread = np.sqrt(np.square(spread) + frozen * np.square(rms))
@@ -165,8 +184,50 @@ def forward(
     return execute(design.program, constants, inputs, crossbar)
 
 
+def _small_signal(
+    technology: Technology, crossbar: Crossbar, g: Array, sigma: Array
+) -> tuple[Array, Array]:
+    """Mean and standard deviation over chips of what cells conduct at 0 V [S].
+
+    To first order in g, by the distribution of every other parameter (a transistor near
+    its threshold is not linear in it), of each by itself; g and sigma as they are where no
+    law of the cell is known.
+
+    Parameters
+    ----------
+    g, sigma : (wordline, bitline) [S], see ``manufactured_moments``.
+    """
+    law = known_law(crossbar.cell, crossbar.name, technology.temperature)
+    if law is None:
+        return g, sigma
+
+    def conductance(at: Array, **deviations: float) -> Array:
+        own = _parameters(technology, at, **deviations)
+        return np.asarray(small_signal(with_parameters(law, own), at))
+
+    middle = conductance(g)
+    by_g = (conductance((1 + _STEP) * g) - conductance((1 - _STEP) * g)) / (2 * _STEP * g)
+    mean, variance = middle.copy(), np.square(by_g * sigma)
+    for name in _parameters(technology, g).keys() & {"dvt", "beta"}:
+        over = [conductance(g, **{name: z}) for z in _NORMAL]
+        mean += np.mean(over, axis=0) - middle
+        variance += np.var(over, axis=0)
+    return mean, np.sqrt(variance)
+
+
+def _attenuated(spread: Array, effective: Array, mean: Array) -> Array:
+    """What the wires leave of cells' deviations; nothing of a cell that is cut off."""
+    return np.divide(spread * effective, mean, out=np.zeros_like(mean), where=mean > 0)
+
+
+def _parameters(technology: Technology, g: Array, **deviations: float) -> dict[str, Array]:
+    """Parameters of cells so many deviations from the nominal chip's, each shaped as g."""
+    own = parameters_at(technology, **deviations)
+    return {name: np.broadcast_to(value, g.shape) for name, value in own.items()}
+
+
 def _read_variances(
-    technology: Technology, crossbar: Crossbar, mean: Array, rms: Array
+    technology: Technology, crossbar: Crossbar, g: Array, seen: Array, rms: Array
 ) -> tuple[Array, Array]:
     """Variance of one read per squared fraction of v_read, and without drive.
 
@@ -177,7 +238,8 @@ def _read_variances(
 
     Parameters
     ----------
-    mean, rms : (wordline, bitline) [S] of the cells, over chips.
+    g : (wordline, bitline) [S], mean over chips of what cells are programmed to.
+    seen, rms : the same shape, mean and root mean square of what they conduct.
 
     Returns
     -------
@@ -187,9 +249,10 @@ def _read_variances(
     share = technology.read_noise**2 + flicker_variance(technology)
     share += noise.rtn_share * rtn_variance(technology)
     read = share * np.square(rms)
-    thermal = np.square(thermal_sigma(technology, crossbar, mean)) / technology.v_read**2
+    thermal = np.square(thermal_sigma(technology, crossbar, g, _parameters(technology, g)))
+    thermal = thermal / technology.v_read**2
     # A cell at a time, at full scale.
-    shot = shot_density(mean, noise.shot) * technology.bandwidth / technology.v_read
+    shot = shot_density(seen, noise.shot) * technology.bandwidth / technology.v_read
     return read + 15 / 16 * shot, thermal + 3 / 16 * shot.sum(axis=0)
 
 

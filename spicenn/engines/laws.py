@@ -58,10 +58,23 @@ def law_of(cell: Cell, where: str, temperature: float) -> Law | GatedLaw | None:
     return law
 
 
+def known_law(cell: Cell, where: str, temperature: float) -> Law | GatedLaw | None:
+    """Return what ``law_of`` does, and None also for a cell whose law is not known here."""
+    try:
+        return law_of(cell, where, temperature)
+    except EngineError:
+        return None
+
+
 def of_law(law: Any, parameters: Parameters) -> dict[str, Array]:
     """Parameters of cells that their law takes; a memristor has more, for what moves it."""
     names = {field.name for field in fields(law)}
     return {name: values for name, values in parameters.items() if name in names}
+
+
+def is_linear(cell: Cell) -> bool:
+    """Whether a tile of these cells is a linear map: resistors, or what ``as_resistors`` knows."""
+    return cell.is_ohmic or (_is_ours(cell) and hasattr(_LAWS[cell.name], "conductance"))
 
 
 def as_resistors(
@@ -73,7 +86,7 @@ def as_resistors(
     ----------
     g : (…, wordline, bitline) [S]. parameters : of the cells, each shaped as g.
     """
-    if not (_is_ours(crossbar.cell) and hasattr(_LAWS[crossbar.cell.name], "conductance")):
+    if crossbar.cell.is_ohmic or not is_linear(crossbar.cell):
         return crossbar, g, parameters
     law: Any = law_of(crossbar.cell, crossbar.name, crossbar.temperature)
     effective = with_parameters(law, parameters).conductance(g)

@@ -85,7 +85,7 @@ def manufactured(
     g = g * (1.0 + _fields(technology, shape, tile, die, site or Site()))
     good, on = _defects(technology, shape, tile)
     parameters: dict[str, Array] = {}
-    if technology.drift.nu_sigma != _NOTHING or technology.drift.nu != _NOTHING:
+    if _drifts(technology):
         mean, sigma = drift_exponent(technology, target)
         nu = mean + sigma * tile(Purpose.DRIFT).standard_normal(shape)
         if "nu" in technology.cell.defaults:
@@ -102,7 +102,8 @@ def manufactured_moments(
 ) -> tuple[Array, Array]:
     """Mean and standard deviation over chips of every cell's conductance.
 
-    Drift is in it also where the cell's subcircuit computes it; transistors are not. The
+    Drift is in it also where the cell's subcircuit computes it; transistors are not, see
+    ``parameters_at``. The
     floor is that of a normal variable censored from below (Greene, Econometric Analysis,
     ch. 19), which is exact where the programming error is normal and alone.
 
@@ -152,6 +153,34 @@ def manufactured_moments(
     return mean, np.sqrt(variance)
 
 
+def parameters_at(
+    technology: Technology, dvt: Array | float = 0.0, beta: Array | float = 0.0
+) -> dict[str, Array]:
+    """Cells' further parameters that differ between chips, so many deviations from nominal.
+
+    They go with the conductances of ``manufactured_moments``: those hold the drift also
+    where the subcircuit computes it, so that the exponent ``nu`` is 0 here.
+
+    Parameters
+    ----------
+    dvt, beta : of the threshold and of the transconductance, any shape.
+
+    Source of the mismatch: Pelgrom, Duinmaijer, Welbers, IEEE JSSC 24, 1433 (1989).
+    """
+    cell, variation, corner = technology.cell, technology.variation, technology.process
+    result = {}
+    if _drifts(technology) and "nu" in cell.defaults:
+        result["nu"] = np.zeros(())
+    if technology.has_transistors:
+        root = math.sqrt(cell.parameter("w") * cell.parameter("l"))
+        if variation.a_vt or corner.threshold:
+            result["dvt"] = np.asarray(corner.threshold + variation.a_vt / root * dvt)
+        if variation.a_beta or corner.beta != 1.0:
+            factor = np.maximum(1.0 + variation.a_beta / root * beta, _LEAST_BETA)
+            result["beta"] = np.asarray(corner.beta * factor)
+    return result
+
+
 def drift_exponent(technology: Technology, target: Array) -> tuple[Array, Array]:
     """Mean and standard deviation of ν of cells of a target [S]; see ``Drift``."""
     # The forms are logarithmic: a cell that is all off counts as one in a million.
@@ -189,6 +218,10 @@ def correlated_field(rng: Rng, shape: tuple[int, int], length: float) -> Array:
 
 
 _NOTHING = (0.0, 0.0, 0.0, 0.0)
+
+
+def _drifts(technology: Technology) -> bool:
+    return technology.drift.nu_sigma != _NOTHING or technology.drift.nu != _NOTHING
 
 
 def _programmed(technology: Technology, target: Array, rng: Rng) -> Array:
@@ -267,23 +300,12 @@ def _defects(
 def _transistors(
     technology: Technology, shape: tuple[int, ...], tile: Callable[[Purpose], Rng]
 ) -> dict[str, Array]:
-    """Threshold shift [V] and relative transconductance of every cell's transistor.
-
-    Source of the mismatch: Pelgrom, Duinmaijer, Welbers, IEEE JSSC 24, 1433 (1989).
-    """
-    cell, variation, corner = technology.cell, technology.variation, technology.process
+    """Threshold shift [V] and relative transconductance of every cell's transistor."""
     if not technology.has_transistors:
         return {}
-    result = {}
-    root = math.sqrt(cell.parameter("w") * cell.parameter("l"))
-    rng = tile(Purpose.MISMATCH)
-    threshold, beta = rng.standard_normal((2, *shape))
-    if variation.a_vt or corner.threshold:
-        result["dvt"] = corner.threshold + variation.a_vt / root * threshold
-    if variation.a_beta or corner.beta != 1.0:
-        factor = np.maximum(1.0 + variation.a_beta / root * beta, _LEAST_BETA)
-        result["beta"] = corner.beta * factor
-    return result
+    dvt, beta = tile(Purpose.MISMATCH).standard_normal((2, *shape))
+    drawn = parameters_at(technology, dvt, beta)
+    return {name: drawn[name] for name in ("dvt", "beta") if name in drawn}
 
 
 @lru_cache(maxsize=16)

@@ -194,8 +194,31 @@ def test_progress_and_cells_without_an_effective_matrix() -> None:
     assert seen == sorted(seen)
     cell = Cell("sinh", ".subckt sinh w b g=1u\nB1 w b i = g*sinh(v(w,b))\n.ends sinh\n")
     bent = chip.design.with_technology(cell=cell).sample(chip=3, seed=1)
-    with pytest.raises(EngineError, match=r"'sinh' is not ohmic.*engine='nodal' or 'ngspice'"):
+    with pytest.raises(
+        EngineError, match=r"'sinh' is not known to be linear.*'nodal' or 'ngspice'"
+    ):
         bent.to_torch()
+
+
+@pytest.mark.ngspice
+@pytest.mark.parametrize(
+    "mapping", [Mapping(), Mapping(adc_bits=10, bias="digital")], ids=["merged", "tiled"]
+)
+def test_cells_that_drift_are_the_chip_at_its_time(mapping: Mapping) -> None:
+    """Every cell with an exponent of its own; without the drift they are far off."""
+    technology = Technology.preset("pcm").replace(
+        {"r_wordline": 40.0, "r_bitline": 60.0, "noise.flicker": 0.0}, bandwidth=0.0
+    )
+    fresh, inputs = chip_of("mlp", torch.float64, technology=technology, mapping=mapping)
+    aged = fresh.at(1e5)
+    found = called(aged.to_torch(), inputs)
+    expected = run(aged, inputs)
+    agree(found, expected, 1e-8)
+    if mapping.adc_bits is None:  # else a difference of 1e-9 may be a code
+        agree(found, run(aged, inputs, "ngspice"), 1e-6)
+    young = called(fresh.to_torch(), inputs)
+    agree(young, run(fresh, inputs), 1e-8)
+    assert np.abs(young[0].numpy() - expected[0]).max() > 0.1 * np.abs(expected[0]).max()
 
 
 def test_no_samples_give_no_outputs() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,16 @@ from scipy.stats import chi2
 from torch import nn
 
 import spicenn as sn
+from spicenn.circuit import load_cell
 from spicenn.compiler.design import Design
 from spicenn.compiler.execute import as_inputs, run_chips
+from spicenn.compiler.placement import PlacedTile
 from spicenn.compiler.reading import Read, add_noise, cell_traps, thermal_sigma, transient_noise
 from spicenn.compiler.structural import tile_moments
 from spicenn.engines import open_engine
 from spicenn.kirchhoff import thermal_noise
 from spicenn.seeds import Purpose
+from spicenn.technology import OHMIC
 from spicenn.technology.noise import (
     BOLTZMANN,
     ELEMENTARY_CHARGE,
@@ -236,6 +240,25 @@ def test_a_failed_chip_stays_nan_and_changes_no_other():
     found = add_noise(read, g, v, current)
     assert np.isnan(found[0]).all()
     np.testing.assert_array_equal(found[1], good[1])
+
+
+@pytest.mark.parametrize("name", [key for key in ALONE if key != "fast rtn"])
+def test_cells_that_drifted_fluctuate_by_what_they_conduct(name):
+    """Noise of linear cells that compute their drift: that of resistors which are as faded."""
+    design = design_of(ALONE[name] | {"cell": load_cell("pcm"), "drift.time": 1e5})
+    (tile,) = design.tiles
+    g, nu = tile.g_target[None], np.full((1, 12, 8), 0.05)
+    faded = g * ((1e5 + 20.0) / 20.0) ** -nu
+    resistors = replace(tile, crossbar=replace(tile.crossbar, cell=OHMIC))
+    v, current = np.full((1, 1, 2, 1, 1, 12), 0.2), np.zeros((1, 1, 2, 1, 1, 8))
+
+    def noise(on: PlacedTile, conductance: Any, parameters: Any = None) -> Any:
+        read = Read(design.technology, on, 5, (0,), 3)
+        return add_noise(read, conductance, v, current, parameters)
+
+    drifted = noise(tile, g, {"nu": nu})
+    np.testing.assert_allclose(drifted, noise(resistors, faded), rtol=1e-9, atol=0)
+    assert np.abs(drifted).max() < 0.9 * np.abs(noise(resistors, g)).max()
 
 
 class Twice(nn.Module):

@@ -14,8 +14,10 @@ from spicenn.compiler.jacobian import flatten_outputs, linearise
 from spicenn.compiler.pipeline import compile
 from spicenn.compiler.probes import descent, draw_chip, probe_vectors, remaining_variance
 from spicenn.compiler.structural import forward, tile_moments
-from spicenn.errors import InputError
+from spicenn.engines.laws import law_of
+from spicenn.errors import InputError, SpicennWarning
 from spicenn.kirchhoff.currents import effective_matrix
+from spicenn.kirchhoff.laws import small_signal, with_parameters
 from spicenn.technology import Technology
 
 
@@ -114,6 +116,35 @@ def test_mean_and_spread_are_those_of_many_chips(case: str) -> None:
     # At least 60 standard normals (mean of magnitudes 0.8 ± 0.08) and ratios of 1 ± 0.07 each.
     assert float(torch.cat(errors).abs().mean()) < 1.05
     assert 0.97 < float(torch.cat(ratios).mean()) < 1.03
+
+
+@pytest.mark.parametrize("preset", ["pcm", "rram-sinh", "hfox-1t1r", "fefet"])
+def test_mean_and_spread_are_those_of_many_chips_whatever_the_cell(preset: str) -> None:
+    """Drift and transistors included, at 0 V where a cell is not linear, which is said."""
+    torch.manual_seed(0)
+    x = torch.rand(16, 12) * 2 - 1
+    technology = Technology.preset(preset).replace(
+        {"drift.time": 1e5, "r_wordline": 10.0, "r_bitline": 10.0}
+    )
+    design = compile(nn.Linear(12, 10), x, technology=technology)
+    (tile,) = design.tiles
+    wires = tile.crossbar.segments()
+    law = law_of(tile.crossbar.cell, tile.name, technology.temperature)
+    drawn = []
+    for chip in range(100):
+        cells = design.sample(chip, seed=1).cells(tile)
+        g = small_signal(with_parameters(law, cells.parameters), cells.g)
+        matrix = effective_matrix(g, r_wordline=wires[0], r_bitline=wires[1])
+        drawn.append((matrix[:, 0::2] - matrix[:, 1::2]) / (technology.g_max - technology.g_min))
+    if preset == "pcm":
+        (moment,) = tile_moments(design)
+    else:
+        with pytest.warns(SpicennWarning, match=f"nonlinear in the cell {technology.cell.name!r}"):
+            (moment,) = tile_moments(design)
+    error = (np.mean(drawn, axis=0) - moment.mean.numpy()) / (moment.spread.numpy() / 10)
+    # At least 120 standard normals (mean of magnitudes 0.8 ± 0.055) and ratios of 1 ± 0.07.
+    assert np.abs(error).mean() < 1.0
+    assert 0.97 < np.mean(np.std(drawn, axis=0) / moment.spread.numpy()) < 1.03
 
 
 @pytest.mark.parametrize("case", CASES)
