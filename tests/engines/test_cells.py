@@ -82,7 +82,8 @@ def operating_points(name: str) -> tuple[Array, Array, Array]:
     u = np.array([-1.3, -0.4, -0.2, -1e-3, 0.0, 1e-6, 0.05, 0.11, 0.2, 0.5, 1.0, 1.4, 2.5])
     b = np.array([0.0, -0.15, 0.2])
     g = np.array([1e-6, 1.7e-5, 1e-4])
-    return tuple(x.ravel() for x in np.meshgrid(u, b, g))  # type: ignore[return-value]
+    first, second, third = (x.ravel() for x in np.meshgrid(u, b, g))
+    return first, second, third
 
 
 @pytest.mark.ngspice
@@ -121,7 +122,7 @@ def test_arrays_with_wires_are_the_nodal_engines(engine, name, wires):
     # Several samples are a sweep, in which a cell with a state must stay where it starts.
     g, v = chips((16, 12), 2, 3, inputs=2)
     crossbar = Crossbar(
-        "t", 16, 12, *wires, cell=CELLS[name], temperature=340.0, r_driver=7.0, r_sense=3.0
+        "t", 16, 12, wires[0], wires[1], CELLS[name], temperature=340.0, r_driver=7.0, r_sense=3.0
     )
     parameters = own(name, g.shape)
     exact = NodalEngine().solve(crossbar, g, 2 * v, parameters)
@@ -153,7 +154,7 @@ def test_a_bitline_that_lifts_itself_is_the_nodal_engines(engine):
 
 def law_noise(name: str, temperature: float) -> float:
     law = law_of(CELLS[name], "test", temperature)
-    return 4 * Boltzmann * temperature * float(small_signal(law, np.array(2.1e-5)))
+    return float(4 * Boltzmann * temperature * small_signal(law, np.array(2.1e-5)))
 
 
 @pytest.mark.ngspice
@@ -235,14 +236,16 @@ def test_a_linear_cell_is_solved_as_resistors_and_written_as_a_subcircuit(engine
 
 @pytest.mark.parametrize("name", CELLS)
 def test_a_law_has_the_parameters_of_its_header(name):
-    law = law_of(load_cell(name), "test", 300.0)
+    law: Any = law_of(load_cell(name), "test", 300.0)
     names = {field.name for field in dataclasses.fields(law)} - {"temperature", "bound"}
     header = load_cell(name).defaults
     assert names <= header.keys() - {"g"}
     if name != "memristor":
         assert names == header.keys() - {"g"}
     # Made from nothing but its defaults it is the law of the cell as it ships.
-    assert dataclasses.astuple(law) == pytest.approx(dataclasses.astuple(type(law)()))
+    assert dataclasses.astuple(law) == pytest.approx(
+        dataclasses.astuple(type(law)()), rel=1e-12, abs=0
+    )
     set_here = law_of(CELLS[name], "test", 300.0)
     assert {k: v for k, v in CELLS[name].parameters if k in names}.items() <= vars(set_here).items()
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,8 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
         # A path with blanks and capitals: ngspice never sees it.
         path = folder / f"My {name}.osdi"
         if not path.exists():
-            command = [compiler, "-shared", "-fPIC", "-O1", *defines, "-o", path, SOURCE, "-lm"]
+            options = ["-shared", "-fPIC", "-O1", *defines, "-o", str(path), str(SOURCE), "-lm"]
+            command = [compiler, *options]
             subprocess.run(command, check=True, capture_output=True)
         return path
 
@@ -70,7 +72,7 @@ def law(v: np.ndarray, g: np.ndarray, v0: float = 0.25) -> np.ndarray:
     """Current (sample, bitline) of ideal wires; the inputs reach beyond 3 v0."""
     u = v / v0
     bound = np.clip(u, -3, 3)
-    return (v0 * (np.sinh(bound) + np.cosh(bound) * (u - bound))) @ g
+    return np.asarray((v0 * (np.sinh(bound) + np.cosh(bound) * (u - bound))) @ g)
 
 
 def test_this_ngspice_loads_compiled_models():
@@ -182,7 +184,7 @@ def test_a_compiled_model_needs_trust_and_an_allowed_folder(build, tmp_path):
         ({"allow_include": [tmp_path]}, "outside of the folders"),
         ({"allow_include": []}, "may not be read"),
     ):
-        arguments = {"allow_include": [folder], "trust_model": True, **more}
+        arguments: dict[str, Any] = {"allow_include": [folder], "trust_model": True, **more}
         with pytest.raises(NetlistError, match=words):
             compiled_model(path, **arguments)
     link = tmp_path / "link.osdi"

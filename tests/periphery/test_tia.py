@@ -46,6 +46,7 @@ def test_output_and_input_are_the_circuits_from_linear_to_far_past_saturation(
     found = simulate(["tia"], lines, SWEEP, ["v(out)", "v(in)"])
     expected = tia_output(CURRENT, R, SPEC, offset, conductance)
     np.testing.assert_allclose(found["v(out)"], expected, rtol=1e-6, atol=1e-9)
+    assert SPEC.v_max is not None
     # An input 36 V off the ground, forty times too much, is still within 1 % of the bound.
     assert SPEC.v_max < np.abs(expected).max() < 1.01 * SPEC.v_max
     # Kirchhoff at the input ties the two together.
@@ -112,9 +113,8 @@ def test_the_model_solves_its_equation_for_tensors_and_arrays_alike():
     over = np.maximum(np.abs(y) / SPEC.v_max - 1, 0) / 1e-3
     clamp = np.sign(y) * SPEC.gain * SPEC.v_max * over**2
     np.testing.assert_allclose(SPEC.gain * (offset - v), y + clamp, rtol=1e-9)
-    tensor = tia_output(
-        *(torch.as_tensor(a) for a in (CURRENT, R)), SPEC, *map(torch.as_tensor, (offset, g))
-    )
+    current, resistance, vos, conductance = map(torch.as_tensor, (CURRENT, R, offset, g))
+    tensor = tia_output(current, resistance, SPEC, vos, conductance)
     np.testing.assert_allclose(tensor.numpy(), y, rtol=1e-14)
     # One line's amplifier does not depend on the others.
     assert tia_output(CURRENT[3:4], R, SPEC, offset[3:4], g[3:4])[0] == y[3]

@@ -114,7 +114,7 @@ def law(v: float, g: float, vth: float, k: float, gate: float = 1.2) -> float:
     def excess(mid: float) -> float:
         return k * ((gate - mid - vth) * (v - mid) - (v - mid) ** 2 / 2) - g * mid
 
-    return g * brentq(excess, min(0.0, v), max(0.0, v), xtol=1e-18)
+    return g * float(brentq(excess, min(0.0, v), max(0.0, v), xtol=1e-18))
 
 
 @pytest.mark.parametrize("corner", ["tt", "ff"])
