@@ -18,6 +18,7 @@ from spicenn.cli.codes import BUG, FAILED, INTERRUPTED, USAGE
 from spicenn.cli.compile import compile_
 from spicenn.cli.demo import demo
 from spicenn.cli.doctor import doctor
+from spicenn.cli.energy import energy
 from spicenn.cli.fit import fit
 from spicenn.cli.report import report
 from spicenn.cli.run import run
@@ -38,6 +39,7 @@ Exit codes
 Example: from a model to a report
   spicenn compile model:build --trust-model --example x.npy -o net.spicenn
   spicenn run net.spicenn x.npy --chips 50 --seed 1 --store runs/net.zarr
+  spicenn energy runs/net.zarr --samples 4 --chips 3
   spicenn report runs/net.zarr --labels y.npy -o report.html
 """
 
@@ -126,12 +128,12 @@ def _show_warning(
 def program() -> None:
     """From a trained PyTorch network to many manufactured analog chips in ngspice, and back.
 
-    Compile a model to crossbar tiles, run manufactured copies of the chip, fit a
-    surrogate to them, calibrate it to one chip, look at the result.
+    Compile a model to crossbar tiles, run manufactured copies of the chip, measure what
+    an inference costs, fit a surrogate, calibrate it to one chip, look at the result.
     """
 
 
-for _command in (doctor, technology, compile_, run, fit, calibrate, report, demo):
+for _command in (doctor, technology, compile_, run, energy, fit, calibrate, report, demo):
     program.add_command(_command)
 
 

@@ -14,7 +14,10 @@ from spicenn import __version__
 from spicenn.errors import InputError, Status
 from spicenn.report.chips import LABELS, percent, samples_figure, scores_figure
 from spicenn.report.crosscheck import headline, statement
+from spicenn.report.energy import Costs, energy_figure, headlines, recorded, table
+from spicenn.report.energy import statement as energy_statement
 from spicenn.report.evidence import Evidence
+from spicenn.report.mechanisms import switched_on
 from spicenn.report.numbers import MARGIN, Numbers, numbers
 from spicenn.report.style import drawing, save, to_svg
 from spicenn.report.surrogate import surrogate_figure
@@ -49,22 +52,23 @@ def write_report(
 
     Parameters
     ----------
-    ds : a study's record, finished or not.
+    ds : a study's record, finished or not; energies in its store are shown with it.
     path : an ``.html`` file, or a folder for ``index.html``.
     labels : (sample,) classes; without them chips are compared with the ideal network.
     evidence : of a surrogate on one chip (see ``gather``).
     pictures : also write each figure as SVG and PNG beside the page.
 
     Returns the page's path. Raises InputError where labels do not fit or the page
-    cannot be written, DesignError for a record without a design.
+    cannot be written, DesignError for a record without a design, StoreError for energies
+    that cannot be read.
     """
     target = Path(path)
     if target.suffix.lower() not in (".html", ".htm"):
         target = target / "index.html"
-    stated = numbers(ds, labels)
+    stated, spent = numbers(ds, labels), recorded(ds)
     with drawing():
-        sections = _sections(stated, ds, evidence)
-        html = _page(stated, sections, evidence)
+        sections = _sections(stated, ds, evidence, spent)
+        html = _page(stated, sections, evidence, spent)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             aside = target.with_name(target.name + ".part")
@@ -80,8 +84,10 @@ def write_report(
     return target
 
 
-def _sections(stated: Numbers, ds: xr.Dataset, evidence: Evidence | None) -> list[_Section]:
-    sections = [_chips_section(stated)]
+def _sections(
+    stated: Numbers, ds: xr.Dataset, evidence: Evidence | None, spent: tuple[Costs, ...]
+) -> list[_Section]:
+    sections = [_chips_section(stated), *(_energy_section(stated, found) for found in spent)]
     if evidence is not None:
         sections.append(_surrogate_section(evidence))
     if stated.agreement is not None:
@@ -148,6 +154,25 @@ def _surrogate_section(evidence: Evidence) -> _Section:
     )
 
 
+def _energy_section(stated: Numbers, found: Costs) -> _Section:
+    titles = {
+        "hybrid": "What an inference costs",
+        "analog": "What an inference costs as one analog circuit",
+    }
+    text = energy_statement(found, stated.design.technology)
+    if len(stated.points) > 1:
+        text += " It is measured in the design's own technology, whatever the sweep sets."
+    else:
+        median = percent(stated.points[0].median.estimate)
+        text += escape(
+            f" For that the median chip of this study has {LABELS[stated.kind]} {median}"
+            + (", with converters between its layers." if found.mode == "analog" else ".")
+        )
+    figure = energy_figure(found)
+    body = table(found) if figure is not None else ""
+    return _Section(f"energy-{found.mode}", titles[found.mode], text, figure, body)
+
+
 def _tile_section(stated: Numbers, ds: xr.Dataset) -> _Section:
     from spicenn.compiler.embedded import input_names
 
@@ -211,7 +236,6 @@ def _row(head: str, number: int | str, text: str) -> str:
 
 def _provenance_section(stated: Numbers) -> _Section:
     design, attributes = stated.design, stated.attributes
-    technology = design.technology
     tolerances = attributes.get("tolerances") or {}
     rows = {
         "design": f"{design.name}, {len(design.layers)} layers on {len(design.tiles)} tiles of at "
@@ -221,9 +245,7 @@ def _provenance_section(stated: Numbers) -> _Section:
         "seed": attributes.get("seed"),
         "engine": attributes.get("engine"),
         "tolerances": _pairs(tolerances) or "none: solved exactly",
-        "technology": f"{technology.name}: {technology.source}",
-        "variation": f"programming error {percent(technology.programming_error)} of g_max, read "
-        f"noise {percent(technology.read_noise)} of g",
+        **_technology_rows(stated),
         "simulation": f"{stated.runtime:.1f} s of {attributes.get('engine')}, all chips together",
         "versions": _pairs(attributes.get("versions") or {}),
     }
@@ -239,13 +261,27 @@ def _provenance_section(stated: Numbers) -> _Section:
     )
 
 
+def _technology_rows(stated: Numbers) -> dict[str, str]:
+    """Keys in force by the record that they are in, then the records left at their defaults."""
+    records = switched_on(stated.design.technology)
+    rows = {record.replace("periphery.", ""): keys for record, keys in records.items() if keys}
+    still = [record for record, keys in records.items() if not keys and record != "periphery"]
+    if still:
+        rows["off or ideal"] = ", ".join(name.replace("periphery.", "") for name in still)
+    technology = stated.design.technology
+    rows["technology"] = f"{technology.name} with cell {technology.cell.name}: {rows['technology']}"
+    return {**rows, "source": technology.source} if technology.source else rows
+
+
 def _pairs(data: Any) -> str:
     if not isinstance(data, dict):
         return str(data)
     return ", ".join(f"{key} {value}" for key, value in data.items())
 
 
-def _headlines(stated: Numbers, evidence: Evidence | None) -> list[tuple[str, str, str, str]]:
+def _headlines(
+    stated: Numbers, evidence: Evidence | None, spent: tuple[Costs, ...]
+) -> list[tuple[str, str, str, str]]:
     """Kind, figure, what it is, and what to compare it with."""
     point = stated.points[0]
     what = LABELS[stated.kind]
@@ -276,6 +312,8 @@ def _headlines(stated: Numbers, evidence: Evidence | None) -> list[tuple[str, st
                 f"of {len(stated.chips)} chips{failed}",
             )
         )
+    if spent:
+        found += headlines(spent[0])
     if stated.agreement is not None:
         compared = headline(stated.agreement, str(stated.attributes.get("engine")))
         found += [compared] if compared is not None else []
@@ -292,7 +330,12 @@ def _headlines(stated: Numbers, evidence: Evidence | None) -> list[tuple[str, st
     return found
 
 
-def _page(stated: Numbers, sections: list[_Section], evidence: Evidence | None) -> str:
+def _page(
+    stated: Numbers,
+    sections: list[_Section],
+    evidence: Evidence | None,
+    spent: tuple[Costs, ...],
+) -> str:
     css = (files("spicenn.report") / "page.css").read_text("utf-8")
     attributes = stated.attributes
     name = escape(stated.design.name)
@@ -310,7 +353,7 @@ def _page(stated: Numbers, sections: list[_Section], evidence: Evidence | None) 
     figures = "".join(
         f'<div class="figure {kind}"><b>{escape(figure)}</b><span>{escape(title)}</span>'
         f"<small>{escape(note)}</small></div>"
-        for kind, figure, title, note in _headlines(stated, evidence)
+        for kind, figure, title, note in _headlines(stated, evidence, spent)
     )
     body = "".join(
         f'<section id="{s.name}"><h2>{escape(s.title)}</h2><p>{s.text}</p>'
