@@ -8,6 +8,7 @@ import threading
 import time
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -71,14 +72,17 @@ def test_a_segmentation_fault_in_mid_analysis_is_an_error_and_not_the_end():
         assert is_good(engine)  # the simulator is up
         pid = engine.pid
         assert pid is not None
+        chip, simulator = chip_of(0.5, FLIPPING), psutil.Process(pid)
+        before = simulator.cpu_times().user
 
         def shoot() -> None:
-            time.sleep(0.5)
+            while simulator.cpu_times().user < before + 0.3:  # until it computes
+                time.sleep(0.05)
             os.kill(pid, signal.SIGSEGV)
 
         thread = threading.Thread(target=shoot)
         thread.start()
         with pytest.raises(SimulatorCrash, match="SIGSEGV"):
-            chip_of(0.5, FLIPPING).run(torch.ones(1, 1), engine)
+            chip.run(torch.ones(1, 1), engine)
         thread.join()
         assert is_good(engine)
