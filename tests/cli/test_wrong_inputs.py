@@ -16,7 +16,9 @@ from spicenn.cli.app import program
 from spicenn.errors import EngineError
 from tests.cli.conftest import Files, Shell
 
-COMMANDS = ("doctor", "technology", "compile", "run", "fit", "calibrate", "report", "demo")
+COMMANDS = (
+    "doctor", "technology", "compile", "run", "energy", "fit", "calibrate", "report", "demo",
+)  # fmt: skip
 
 # What is wrong, exit code, words of the message; {…} is a path of ``Files``, {out} a new one.
 CASES = [
@@ -56,6 +58,13 @@ CASES = [
     ("run {design} {x} --chips 2 --seed 1 --store {out} --crosscheck 0.5", 1, "with itself"),
     ("run {design} {x} --chips 2 --seed 1 --store {out} --crosscheck-bound 0", 2, "bound"),
     ("run {design} {x} --chips 2 --seed 1 --store {out} --crosscheck-bound nan", 1, "bound = nan"),
+    ("energy {folder}/none.zarr", 1, "no record"),
+    ("energy {x}", 1, "x.npy"),
+    ("energy {store} --chips 0", 2, "--chips"),
+    ("energy {store} --chips 5", 1, "the study has 4 chips"),
+    ("energy {store} --samples 13", 1, "the study has 12 inputs"),
+    ("energy {store} --tolerance 1", 2, "--tolerance"),
+    ("energy {store} --mode digital", 2, "digital"),
     ("fit {store}", 2, "-o"),
     ("fit {folder}/none.zarr -o {out}", 1, "no record"),
     ("fit {x} -o {out}", 1, "x.npy"),
