@@ -22,7 +22,8 @@ from spicenn.periphery.instance import instance
 from spicenn.technology import Tia
 
 # What stands for "no limit" in the circuit: errors of 1e-9, and no time of its own.
-_GAIN, _BANDWIDTH, _V_MAX = 1e9, 1e15, 1e6
+# A bandwidth that capacitances at the input could ring with would be no such thing.
+_GAIN, _BANDWIDTH, _V_MAX = 1e9, 1e24, 1e6
 # How far beyond v_max an input of v_max takes the output, over v_max.
 _SOFTNESS = 0.001
 
