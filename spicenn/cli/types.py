@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 else:  # generic only since click 8.4
     _Type = click.ParamType
 
-# Technology keys whose values are words.
-_WORDS = frozenset({"corner", "drive"})
-
 FILE = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
 
@@ -103,7 +100,9 @@ class SweepType(_Type):
         words = [word.strip() for word in rest.split(",")]
         if not equals or not key or not all(words):
             self.fail(f"{value!r} is not a sweep; write for example r_wordline=0,2,5", param, ctx)
-        if key in _WORDS:
+        from spicenn.technology.units import UNITS
+
+        if UNITS.get(key) == "":  # a key of words
             return key, tuple(words)
         quantity = QuantityType()
         return key, tuple(quantity.convert(word, param, ctx) for word in words)

@@ -141,7 +141,8 @@ def _swept(ds: xr.Dataset, design: Design) -> Design:
     for name in ds.attrs.get("sweep", []):
         if name in ds.dims:
             raise CalibrationError(
-                f"the record is swept over {name!r}", remedy=f"select one point, ds.sel({name}=…)"
+                f"the record is swept over {name!r}",
+                remedy=f"select one point, ds.sel({{{name!r}: …}})",
             )
         changes[name] = ds[name].item()
     return design.with_technology(**changes) if changes else design

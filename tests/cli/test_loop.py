@@ -92,15 +92,21 @@ def test_a_sweep_becomes_dimensions_and_its_own_figure(
     ran = spicenn(
         "run", files.design, files.x, "--chips", 2, "--seed", 1, "--store", store, "--engine",
         "nodal", "--workers", 1, "--sweep", "r_wordline=0,1k", "--sweep", "corner=tt,ss",
+        "--sweep", "variation.stuck_on=0,10m", "--sweep", "variation.programming_law=lognormal",
     )  # fmt: skip
     assert ran.exit_code == 0, ran.output
     record = open_record(store)
+    assert list(record["variation.stuck_on"].values) == [0.0, 0.01]
+    assert list(record["variation.programming_law"].values) == ["lognormal"]
     assert dict(record.sizes)["r_wordline"] == 2
     assert list(record["r_wordline"].values) == [0.0, 1000.0]
     assert list(record["corner"].values) == ["tt", "ss"]
     page = spicenn("report", store, "-o", tmp_path / "folder")
     assert page.exit_code == 0, page.output
-    assert "r_wordline = 1000<" in (tmp_path / "folder" / "index.html").read_text("utf-8")
+    shown = (tmp_path / "folder" / "index.html").read_text("utf-8")
+    # Titles are broken at their commas.
+    assert ">r_wordline = 1000" in shown
+    assert "variation.stuck_on = 0.01<" in shown
 
 
 def test_help_loads_nothing_heavy() -> None:

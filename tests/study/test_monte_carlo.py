@@ -99,6 +99,37 @@ def test_sweep_adds_dimensions_and_keeps_the_draws(design, x, address):
         np.testing.assert_array_equal(ds.output.sel(**changes, chip=2, trial=0), expected)
 
 
+def test_keys_of_inner_records_are_dimensions_of_a_store_that_grows(design, x, address, tmp_path):
+    sweep: dict[str, list[float | str]] = {
+        "variation.stuck_on": [0.0, 0.2],
+        "variation.programming_law": ["normal", "lognormal"],
+        "periphery.tia.gain": [50.0],
+    }
+
+    def study(chips: int, store: str) -> xr.Dataset:
+        return sn.monte_carlo(
+            design, x, chips=chips, seed=7, engine="nodal", sweep=sweep, scheduler=address,
+            keep=["g"], store=tmp_path / store,
+        )  # fmt: skip
+
+    study(2, "grown")
+    grown, whole = study(5, "grown"), study(5, "whole")
+    assert_same(grown, whole)
+    assert grown.output.dims[:4] == (*sweep, "chip")
+    assert {key: list(grown[key].values) for key in sweep} == sweep
+    assert grown["periphery.tia.gain"].attrs["units"] == "1"
+    at = {"variation.stuck_on": 0.2, "variation.programming_law": "lognormal"}
+    alone = design.with_technology({**at, "periphery.tia.gain": 50.0}).sample(chip=4, seed=7)
+    found = open_record(tmp_path / "grown").sel({**at, "chip": 4}).squeeze()
+    np.testing.assert_array_equal(found.output, alone.run(x, engine="nodal"))
+    assert float(np.abs(found.output - grown.output[0, 0, 0, 4, 0]).max()) > 1e-3
+    # One point is a study of its own technology.
+    point = grown.sel({**at, "periphery.tia.gain": 50.0})
+    assert design_of(point).hash == design.hash
+    with pytest.raises(sn.errors.CalibrationError, match=r"ds\.sel\(\{'variation\.stuck_on'"):
+        sn.fit(grown)
+
+
 def test_a_bad_chip_leaves_its_neighbours_right(picky, x, address):
     ds = sn.monte_carlo(picky, x, chips=8, seed=7, scheduler=address)
     good = ds.status == Status.OK

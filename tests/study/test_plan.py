@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spicenn.errors import InputError, TechnologyError
+import spicenn as sn
+from spicenn.compiler.execute import run_chips
+from spicenn.engines import open_engine
+from spicenn.errors import InputError, Status, TechnologyError
 from spicenn.study.plan import chip_labels, plan
 from spicenn.study.schedule import cut
 from spicenn.study.sweep import parse_sweep
+from spicenn.technology.units import UNITS
 
 
 def test_chips_are_a_number_or_indices():
@@ -32,9 +39,40 @@ def test_a_sweep_is_a_product_in_the_order_given(design):
     assert points[4] == ((1, 1), {"corner": "ff", "r_wordline": 2.0})
 
 
+WORDS = {
+    "corner": ("tt", "ff"),
+    "drive": ("bipolar", "two-phase"),
+    "variation.programming_law": ("normal", "lognormal"),
+}
+
+
+@pytest.fixture(scope="module")
+def switched() -> sn.Design:
+    """Cells with transistors, whose amplifiers have no limits."""
+    changes = {"periphery.tia.gain": None, "periphery.tia.v_max": None}
+    technology = sn.Technology.preset("hfox-1t1r").replace(changes)
+    return sn.compile(torch.nn.Linear(3, 2), torch.ones(2, 3), technology=technology)
+
+
+@pytest.mark.parametrize("key", UNITS)
+def test_every_key_that_has_a_unit_can_be_swept_and_run(switched, key):
+    value = attrgetter(key)(switched.technology)
+    # None stands for no limit, which a number replaces.
+    values = WORDS.get(key) or ((1e3, 1e4) if value is None else (value, 1.01 * value or 1e-3))
+    sweep = parse_sweep(switched, {key: values}, frozenset())
+    assert [changes[key] for _, changes in sweep.points()] == list(values)
+    for _, changes in sweep.points():
+        varied = switched.with_technology(changes)
+        assert attrgetter(key)(varied.technology) == changes[key]
+        with open_engine("nodal") as engine:
+            result = run_chips(varied, (0,), 7, (np.full((2, 3), 0.5, np.float32),), engine)
+        assert result.status[0] == Status.OK, result.message
+
+
 @pytest.mark.parametrize(
     ("sweep", "said"),
     [
+        ({"periphery.tia.gain": [None, 1e3]}, "None, which is not a number"),
         ({"resistance": [1.0]}, "'resistance'"),
         ({"cell": ["x"]}, "'cell'"),
         ({"corner": "tt"}, "not a list"),
