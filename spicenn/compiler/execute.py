@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +18,8 @@ from spicenn.compiler.reading import Read, add_noise
 from spicenn.compiler.result import Result, TileRecord
 from spicenn.compiler.tiling import weight_of_conductance
 from spicenn.engines.engine import Engine
-from spicenn.engines.laws import as_resistors
-from spicenn.errors import InputError, Status
+from spicenn.engines.laws import as_resistors, out_of_range
+from spicenn.errors import ConvergenceError, InputError, Status
 from spicenn.technology.variation import Cells
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class _Run:
 
     def _tile(self, tile: PlacedTile, drive: Drive, use: int) -> Array:
         """Currents (chip, trial, sample, position, pulse, bitline) of one tile."""
-        cells = self._cells(tile)
+        cells = self._cells(tile)  # may give chips up
         g = cells.g
         v = np.moveaxis(drive.fraction[..., tile.slot.rows], 0, -2) * self.design.technology.v_read
         chips, trials, *inner, wordlines = v.shape
@@ -219,13 +219,39 @@ class _Run:
     def _cells(self, tile: PlacedTile) -> Cells:
         """Cells of every chip's copy, chip first."""
         if tile.name not in self.cells:
-            self.cells[tile.name] = stack_cells([self.source(tile, chip) for chip in self.chips])
+            cells = stack_cells([self.source(tile, chip) for chip in self.chips])
+            for k, what in out_of_range(tile.crossbar, cells.parameters).items():
+                self._fail(k, Status.ERROR, f"tile {tile.name}: {what}")
+                # The others are computed in one go with it.
+                for name, values in cells.parameters.items():
+                    values[k] = tile.crossbar.cell.parameter(name)
+            self.cells[tile.name] = cells
         return self.cells[tile.name]
 
     def _add_noise(self, tile: PlacedTile, g: Array, v: Array, current: Array, use: int) -> Array:
         technology = self.design.technology
         read = Read(technology, tile, self.seed, self.chips, self.trials, use)
-        return add_noise(read, g, v, current, self._cells(tile).parameters)
+        parameters = self._cells(tile).parameters
+        try:
+            return add_noise(read, g, v, current, parameters)
+        except ConvergenceError:
+            pass  # of one chip or a few: a chip's draws do not depend on the others
+        result = np.full((len(self.chips), self.trials, *current.shape[2:]), np.nan)
+        for k, chip in enumerate(self.chips):
+            one = slice(k, k + 1)
+            try:
+                result[k] = add_noise(
+                    replace(read, chips=(chip,)), g[one], v[one] if len(v) > 1 else v,
+                    current[one], {name: values[one] for name, values in parameters.items()},
+                )  # fmt: skip
+            except ConvergenceError as error:
+                self._fail(k, error.status, f"tile {tile.name}, noise: {error.what}")
+        return result
+
+    def _fail(self, position: int, status: Status, message: str) -> None:
+        """Give one chip up, unless it has failed before."""
+        if self.status[position] == Status.OK:
+            self.status[position], self.message[position] = status, message
 
     def result(self, outputs: tuple[torch.Tensor, ...]) -> Result:
         shape = (len(self.chips), self.trials, self.samples)

@@ -8,7 +8,7 @@ from typing import Any
 
 from spicenn.circuit import Crossbar
 from spicenn.engines.engine import Array, Parameters
-from spicenn.errors import EngineError
+from spicenn.errors import EngineError, InputError
 from spicenn.kirchhoff.laws import GatedLaw, Law, Pcm, Sinh, with_parameters
 from spicenn.kirchhoff.transistors import Fefet, Rram1T1R
 from spicenn.technology import OHMIC, Cell
@@ -70,6 +70,30 @@ def of_law(law: Any, parameters: Parameters) -> dict[str, Array]:
     """Parameters of cells that their law takes; a memristor has more, for what moves it."""
     names = {field.name for field in fields(law)}
     return {name: values for name, values in parameters.items() if name in names}
+
+
+def out_of_range(crossbar: Crossbar, parameters: Parameters) -> dict[int, str]:
+    """Chips of which some cell has a parameter that its law does not allow, and what it is.
+
+    Parameters
+    ----------
+    parameters : of the cells, each (chip, wordline, bitline). Nothing is known of cells
+        without a law here.
+
+    Raises InputError where a parameter that all cells have in common is out of range.
+    """
+    law = known_law(crossbar.cell, crossbar.name, crossbar.temperature)
+    own = of_law(law, parameters) if law is not None else {}
+    wrong: dict[int, str] = {}
+    try:
+        with_parameters(law, own)
+    except InputError:
+        for chip in range(len(next(iter(own.values())))):
+            try:
+                with_parameters(law, {name: values[chip] for name, values in own.items()})
+            except InputError as error:
+                wrong[chip] = error.what
+    return wrong
 
 
 def is_linear(cell: Cell) -> bool:

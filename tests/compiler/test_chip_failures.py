@@ -14,8 +14,21 @@ import torch
 
 import spicenn as sn
 from spicenn.circuit import Tolerances
+from spicenn.compiler import reading
+from spicenn.compiler.execute import run_chips
+from spicenn.compiler.placement import PlacedTile, sample_tile
+from spicenn.compiler.result import Result
+from spicenn.engines import open_engine
 from spicenn.engines.ngspice.client import NgspiceEngine
-from spicenn.errors import ConvergenceError, EngineError, SimulationTimeout, SimulatorCrash
+from spicenn.errors import (
+    ConvergenceError,
+    EngineError,
+    InputError,
+    SimulationTimeout,
+    SimulatorCrash,
+    Status,
+)
+from spicenn.technology.variation import Cells
 
 pytestmark = pytest.mark.ngspice
 
@@ -31,6 +44,72 @@ bcell wordline bitline i={g}*v(wordline,bitline)
 NO_MODEL = sn.Cell(
     "lost", ".subckt lost wordline bitline g=1u\nd1 wordline bitline nowhere\n.ends lost\n"
 )
+
+
+SWITCHED = sn.Technology.preset("hfox-1t1r").replace(
+    {"periphery": sn.technology.Periphery(), "r_bitline": 10.0}
+)
+
+
+def three_chips(design: sn.Design, engine: str, worst: float = 1.0) -> Result:
+    """Three chips, of which the second has a transistor of that strength."""
+
+    def cells(tile: PlacedTile, chip: int) -> Cells:
+        drawn = sample_tile(design, tile, chip, 1)
+        beta = drawn.parameters["beta"].copy()
+        if chip == 1:
+            beta[0, 0] *= worst
+        return Cells(drawn.g, {**drawn.parameters, "beta": beta})
+
+    with open_engine(engine) as running:
+        return run_chips(design, (0, 1, 2), 1, (X,), running, trials=2, cells=cells)
+
+
+X = np.linspace(-1, 1, 8, dtype=np.float32).reshape(4, 2)
+
+
+@pytest.fixture(scope="module")
+def switched() -> sn.Design:
+    torch.manual_seed(0)
+    return sn.compile(torch.nn.Linear(2, 2), X, technology=SWITCHED)
+
+
+@pytest.mark.parametrize("engine", ["nodal", "ngspice"])
+def test_a_cell_out_of_range_is_its_chips_error_and_no_others(switched, engine):
+    good = three_chips(switched, engine)
+    bad = three_chips(switched, engine, worst=-1.0)
+    assert list(good.status) == [Status.OK] * 3
+    assert list(bad.status) == [Status.OK, Status.ERROR, Status.OK]
+    assert "beta = -" in bad.message[1]
+    assert "_r0_c0" in bad.message[1]
+    (a,), (b,) = good.output.values(), bad.output.values()
+    assert np.isnan(b[1]).all()
+    np.testing.assert_array_equal(a[[0, 2]], b[[0, 2]])
+
+
+def test_a_parameter_out_of_range_that_all_cells_share_is_an_error(switched):
+    cell = sn.circuit.load_cell("rram_1t1r", kp=-1.0)
+    with pytest.raises(InputError, match="kp"):
+        three_chips(switched.with_technology(cell=cell), "nodal")
+
+
+def test_noise_that_is_not_found_is_its_chips_status_and_no_others(switched, monkeypatch):
+    good = three_chips(switched, "nodal")
+    bad_g = switched.sample(1, seed=1).conductances()[switched.tiles[0].name]
+    density = reading.thermal_density
+
+    def picky(g, **more):
+        if (g == bad_g).all(axis=(-2, -1)).any():
+            raise ConvergenceError("residual 1 above 1e-06")
+        return density(g, **more)
+
+    monkeypatch.setattr(reading, "thermal_density", picky)
+    bad = three_chips(switched, "nodal")
+    assert list(bad.status) == [Status.OK, Status.NOT_CONVERGED, Status.OK]
+    assert "_r0_c0, noise: residual" in bad.message[1]
+    (a,), (b,) = good.output.values(), bad.output.values()
+    assert np.isnan(b[1]).all()
+    np.testing.assert_array_equal(a[[0, 2]], b[[0, 2]])
 
 
 def chip_of(weight: float, cell: sn.Cell) -> sn.Chip:
