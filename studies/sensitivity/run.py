@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,13 +23,16 @@ from torch import nn
 
 import spicenn as sn
 from spicenn.compiler.design import Design
-from spicenn.compiler.execute import as_inputs, run_chips
 from spicenn.datasets import Images, load_digits
 from spicenn.engines import open_engine
 from spicenn.engines.engine import Engine
-from spicenn.errors import SpicennError, Status
 from spicenn.technology.mechanisms import Drift, Noise, Variation
 from spicenn.technology.periphery import Periphery
+
+if TYPE_CHECKING:
+    from studies.sensitivity.mechanisms import MECHANISMS, Mechanism
+else:  # of a script, its own folder is on the path
+    from mechanisms import MECHANISMS, Mechanism
 
 Array = NDArray[Any]
 
@@ -37,185 +42,13 @@ QUIET: dict[str, Any] = {
     "r_wordline": 0.0, "r_bitline": 0.0,
     "variation": Variation(), "noise": Noise(), "drift": Drift(), "periphery": Periphery(),
 }  # fmt: skip
+SEED = 7
 RESAMPLES = 2000
 PERMUTATIONS = 100
-# A step of the search, and the ratio at which a bracket of the crossing is narrow enough.
-STEP, NARROW = 4.0, 1.1
-
-
-@dataclass(frozen=True)
-class Mechanism:
-    """One non-ideality and its scale.
-
-    set : technology keys at a magnitude; 0 switches it off.
-    typical, source : a realistic magnitude and where it comes from.
-    low, high : range of the search.
-    with_ : keys that hold at every magnitude, zero included.
-    mapping : choices that it needs; a word names the choice that the magnitude itself
-        sets, as 2^-bits.
-    preset : the technology that it is studied in.
-    alike : the same on every chip, so that one stands for all.
-    """
-
-    name: str
-    unit: str
-    set: Callable[[float], dict[str, Any]]
-    typical: float
-    source: str
-    low: float
-    high: float
-    with_: Mapping[str, Any] = field(default_factory=dict)
-    mapping: sn.Mapping = field(default_factory=sn.Mapping)
-    bits: Literal["adc_bits", "input_bits"] | None = None
-    preset: str = "ideal"
-    alike: bool = False
-
-
-def keys(*names: str) -> Callable[[float], dict[str, Any]]:
-    """Set every one of these keys to the magnitude."""
-    return lambda x: dict.fromkeys(names, x)
-
-
-# σ over g_max at ρ = g/g_max of published PCM, (0.26348 + 1.9650 ρ - 1.1731 ρ²) µS of 25 µS,
-# its drift exponents, and its 1/f noise; all of Nandakumar et al., ICECS 2019, and Joshi et
-# al., Nat. Commun. 11, 2473 (2020), as in aihwkit's model.
-PCM = "PCM: Nandakumar et al., ICECS 2019; Joshi et al., Nat. Commun. 11, 2473 (2020)"
-PCM_SIGMA = (0.26348 / 25, 1.9650 / 25, -1.1731 / 25)
-PCM_DRIFT = {
-    "drift.nu": (-0.0155, 0.0244, 0.049, 0.1),
-    "drift.nu_sigma": (-0.0125, -0.0059, 0.008, 0.045),
-}
-STUCK = (
-    "order of magnitude; in a first 4 Mb HfO2 chip about a tenth of the cells was stuck, "
-    "Chen et al., IEEE Trans. Comput. 64, 180 (2015)"
-)
-ROUGH = "order of magnitude"
-FAST = {"bandwidth": 100e6}
-EIGHT_OUT = sn.Mapping(adc_bits=8)
-EIGHT_IN = sn.Mapping(input_bits=8)
-
-MECHANISMS = (
-    Mechanism(
-        "programming error, normal", "σ / g_max", keys("programming_error"),
-        0.05, f"{ROUGH}, as preset rram-1r", 1e-3, 1.0,
-    ),
-    Mechanism(
-        "programming error, lognormal", "σ of ln g", keys("programming_error"),
-        0.1, ROUGH, 1e-3, 4.0, {"variation.programming_law": "lognormal"},
-    ),
-    Mechanism(
-        "programming error, state-dependent", "× published σ(g)", keys("programming_error"),
-        1.0, PCM, 0.02, 50.0,
-        {
-            "variation.programming_law": "state-dependent",
-            "variation.programming_coefficients": PCM_SIGMA,
-        },
-    ),
-    Mechanism(
-        "cycle to cycle", "σ / g_max", keys("variation.cycle_to_cycle"), 0.02, ROUGH, 1e-3, 1.0
-    ),
-    Mechanism(
-        "die gradient", "σ, edge to edge", keys("variation.gradient"), 0.02, ROUGH, 1e-3, 4.0
-    ),
-    Mechanism(
-        "correlated field", "σ / g", keys("variation.correlated"), 0.03, ROUGH, 1e-3, 4.0,
-        {"variation.correlation_length": 8.0},
-    ),
-    Mechanism("wafer", "centre to edge", keys("variation.wafer"), 0.05, ROUGH, 1e-3, 1.0),
-    Mechanism("stuck on", "share of cells", keys("variation.stuck_on"), 0.01, STUCK, 1e-4, 1.0),
-    Mechanism("stuck off", "share of cells", keys("variation.stuck_off"), 0.01, STUCK, 1e-4, 1.0),
-    Mechanism(
-        "dead wordlines", "share of lines", keys("variation.dead_wordlines"),
-        1e-3, ROUGH, 1e-4, 1.0,
-    ),
-    Mechanism(
-        "dead bitlines", "share of lines", keys("variation.dead_bitlines"),
-        1e-3, ROUGH, 1e-4, 1.0,
-    ),
-    Mechanism(
-        "read noise", "σ / g", keys("read_noise"), 0.01, f"{ROUGH}, as preset rram-1r", 1e-3, 10.0
-    ),
-    Mechanism(
-        "thermal noise", "bandwidth [Hz]", keys("bandwidth"),
-        100e6, "an array read in about 10 ns", 1e6, 1e16,
-    ),
-    Mechanism(
-        "shot noise", "Fano factor at 100 MHz", keys("noise.shot"),
-        1.0, "full shot noise, its largest without feedback (Schottky 1918)", 0.01, 1e8, FAST,
-    ),
-    Mechanism(
-        "1/f noise", "S f / I² [1]", keys("noise.flicker"),
-        0.0088**2, f"{PCM}, at g_max", 1e-6, 10.0, FAST,
-    ),
-    Mechanism(
-        "telegraph noise", "ΔI / I, a trap in every cell", keys("noise.rtn_amplitude"),
-        0.1, ROUGH, 1e-3, 1.0, {**FAST, "noise.rtn_share": 1.0},
-    ),
-    Mechanism(
-        "wires", "Ω per segment", keys("r_wordline", "r_bitline"),
-        2.0, f"{ROUGH}, as preset rram-1r", 0.1, 1e4,
-        alike=True,
-    ),
-    Mechanism(
-        "drivers", "Ω", keys("periphery.driver.resistance"), 100.0, ROUGH, 1.0, 1e5,
-        alike=True,
-    ),
-    Mechanism(
-        "temperature", "K above 300 K, -0.1 %/K", lambda x: {"temperature": 300.0 + x},
-        58.0, "85 °C, the upper end of commercial parts; -0.1 %/K is an order of magnitude",
-        1.0, 900.0, {"conductance_tc": -1e-3},
-        alike=True,
-    ),
-    Mechanism(
-        "drift", "s", keys("drift.time"), 3.156e7, f"one year; {PCM}", 1.0, 1e15, PCM_DRIFT
-    ),
-    Mechanism(
-        "amplifier offset", "V", keys("periphery.tia.offset"),
-        2e-3,
-        "√2 A_VT/√(W L) for 5 mV µm and 10 µm²: Pelgrom et al., JSSC 24, 1433 (1989)",
-        1e-5, 1.0,
-    ),
-    Mechanism(
-        "amplifier gain", "1 / gain",
-        lambda x: {"periphery.tia.gain": 1.0 / x if x else None},
-        1e-3, f"{ROUGH}: 60 dB", 1e-5, 1.0,
-        alike=True,
-    ),
-    Mechanism(
-        "ADC resolution", "step over range, 2^-bits", lambda _: {},
-        2.0**-8, "8 bits: ISAAC, Shafiee et al., ISCA 2016", 2.0**-16, 2.0**-2, bits="adc_bits",
-        alike=True,
-    ),
-    Mechanism(
-        "ADC INL", "LSB of 8 bits", keys("periphery.adc.inl"), 1.0, ROUGH, 0.05, 100.0,
-        mapping=EIGHT_OUT,
-        alike=True,
-    ),
-    Mechanism(
-        "ADC DNL", "LSB of 8 bits", keys("periphery.adc.dnl"), 0.5, ROUGH, 0.05, 30.0,
-        mapping=EIGHT_OUT,
-    ),
-    Mechanism(
-        "DAC resolution", "step over range, 2^-bits", lambda _: {},
-        2.0**-8, "8 bits: Le Gallo et al., Nat. Electron. 6, 680 (2023)", 2.0**-16, 2.0**-2,
-        bits="input_bits",
-        alike=True,
-    ),
-    Mechanism(
-        "DAC INL", "LSB of 8 bits", keys("periphery.dac.inl"), 1.0, ROUGH, 0.05, 100.0,
-        mapping=EIGHT_IN,
-        alike=True,
-    ),
-    Mechanism(
-        "DAC DNL", "LSB of 8 bits", keys("periphery.dac.dnl"), 0.5, ROUGH, 0.05, 30.0,
-        mapping=EIGHT_IN,
-    ),
-    Mechanism(
-        "threshold mismatch, 1T1R", "A_VT [V m]", keys("variation.a_vt"),
-        5e-9, "5 mV µm, of the order of the gate oxide in nm: Pelgrom et al., JSSC 24, 1433 (1989)",
-        1e-10, 1e-6, preset="hfox-1t1r",
-    ),
-)  # fmt: skip
+# In the error's amplitude: a step of the search, and how narrow the crossing's bracket gets.
+STEP, NARROW = 2.0, 1.1
+# How often the search may halve before it gives up finding what is tolerated.
+HALVINGS = 20
 
 
 def mlp() -> nn.Module:
@@ -236,7 +69,7 @@ NETWORKS = {"MLP": mlp, "CNN": cnn}
 
 
 def network(name: str, images: Images, epochs: int, draw: int = 0) -> nn.Module:
-    """Train a network; no epochs leave it as it was drawn."""
+    """Train a network; no epochs leave it as it was drawn. In double precision."""
     torch.manual_seed(draw)
     model = NETWORKS[name]()
     optimiser = torch.optim.Adam(model.parameters(), 3e-3, weight_decay=1e-4)
@@ -246,68 +79,57 @@ def network(name: str, images: Images, epochs: int, draw: int = 0) -> nn.Module:
             optimiser.zero_grad()
             nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
             optimiser.step()
-    return model.eval()
+    return model.double().eval()
 
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """A network on chips: what every magnitude is judged with.
+    """A network and what it is judged with.
 
-    batch : chips that are run at once, which bounds the memory.
+    reference : engine that a share of the chips is checked in; None for none.
     """
 
     model: nn.Module
     images: Images
     engine: Engine
-    chips: int
-    seed: int
-    batch: int = 5
+    reference: Engine | None = None
 
     @cache  # noqa: B019 - lives as long as the study
-    def compiled(self, preset: str) -> Design:
+    def compiled(self, preset: str, mapping: sn.Mapping) -> Design:
+        calibration = torch.as_tensor(self.images.train[:600], dtype=torch.float64)
         return sn.compile(
             self.model,
-            torch.as_tensor(self.images.train[:4]),
-            technology=sn.Technology.preset(preset),
-            calibration=torch.as_tensor(self.images.train[:600]),
-        ).with_technology(QUIET)
+            calibration[:4],
+            technology=sn.Technology.preset(preset).replace(QUIET),
+            mapping=mapping,
+            calibration=calibration,
+        )
 
     def design(self, mechanism: Mechanism, x: float) -> Design:
         """The network with one mechanism at a magnitude and no other."""
         mapping = mechanism.mapping
-        if mechanism.bits is not None and x:
+        if mechanism.bits and x:
             bits: dict[str, Any] = {mechanism.bits: round(-math.log2(x))}
             mapping = replace(mapping, **bits)
-        # Bits change no scale that calibration has set: one compilation serves all.
-        design = replace(self.compiled(mechanism.preset), mapping=mapping)
+        design = self.compiled(mechanism.preset, mapping)
         return design.with_technology({**mechanism.with_, **mechanism.set(x)})
 
-    def scores(self, mechanism: Mechanism, x: float, chips: int) -> Array:
-        """Class scores (chip, sample, class); NaN where a chip failed."""
-        design = self.design(mechanism, x)
-        inputs = as_inputs(design, self.images.test)
-        parts = []
-        for start in range(0, chips, self.batch):
-            indices = range(start, min(start + self.batch, chips))
-            result = run_chips(design, indices, self.seed, inputs, self.engine)
-            (output,) = result.output.values()
-            if np.all(result.status != Status.OK):
-                raise SpicennError(f"no chip ran: {result.message[0]}", where=mechanism.name)
-            parts.append(output[:, 0])
-        return np.concatenate(parts)
+    def scores(
+        self,
+        mechanism: Mechanism,
+        x: float,
+        chips: int,
+        samples: int | None = None,
+        engine: Engine | None = None,
+    ) -> Array:
+        """Class scores (chip, sample, class)."""
+        inputs = self.images.test[:samples].astype(np.float64)
+        made = self.design(mechanism, x).sample(chips=range(chips), seed=SEED)
+        return np.stack([chip.run(inputs, engine=engine or self.engine) for chip in made])
 
-
-def predicted(scores: Array) -> Array:
-    """Classes (chip, sample); -1, which is none, on a chip that failed."""
-    classes = np.nan_to_num(scores).argmax(axis=-1)
-    classes[~np.all(np.isfinite(scores), axis=(1, 2))] = -1
-    return np.asarray(classes)
-
-
-def accuracy(scores: Array, labels: Array) -> Array:
-    """Share of right samples (chip,); a chip that failed has none."""
-    right: Array = np.equal(predicted(scores), labels)
-    return np.asarray(right.mean(axis=-1))
+    def right(self, scores: Array) -> Array:
+        """Which samples are classified as their labels say, (chip, sample)."""
+        return np.asarray(scores.argmax(axis=-1) == self.images.test_labels)
 
 
 def crossing(x: Array, loss: Array, target: float) -> float:
@@ -328,194 +150,311 @@ def crossing(x: Array, loss: Array, target: float) -> float:
 
 
 def interval(x: Array, loss: Array, target: float) -> tuple[float, float]:
-    """95 % percentile bootstrap of the crossing over chips; loss (point, chip)."""
-    chips = loss.shape[1]
-    drawn = np.random.default_rng(0).multinomial(chips, np.full(chips, 1 / chips), RESAMPLES)
-    means = drawn @ loss.T / chips
-    found = np.array([crossing(x, mean, target) for mean in means])
+    """95 % percentile bootstrap of the crossing of the mean loss.
+
+    loss (point, unit): units, chips or images, are drawn with replacement, the same at
+    every magnitude.
+    """
+    units = loss.shape[1]
+    drawn = np.random.default_rng(0).multinomial(units, np.full(units, 1 / units), RESAMPLES)
+    found = np.array([crossing(x, mean, target) for mean in drawn @ loss.T / units])
     low, high = np.quantile(found, [0.025, 0.975], method="nearest")
     return float(low), float(high)
 
 
-def magnitudes(mechanism: Mechanism) -> Iterator[float]:
-    """The search's first pass, ascending."""
-    step = 2.0 if mechanism.bits else STEP
-    x = mechanism.low
-    while x < mechanism.high * (1 + 1e-9):
-        yield x
-        x *= step
-    if x / step < mechanism.high * (1 - 1e-9):
-        yield mechanism.high
+class Curve:
+    """What a mechanism does at every magnitude tried; a magnitude is run once."""
+
+    def __init__(self, bench: Bench, mechanism: Mechanism, chips: int) -> None:
+        self.bench, self.mechanism = bench, mechanism
+        self.chips = 1 if mechanism.alike else max(1, chips // mechanism.fewer)
+        self.still = bench.scores(mechanism, 0.0, 1)
+        self.right = bench.right(self.still)
+        self._lost: dict[float, Array] = {}
+        self._error: dict[float, float] = {}
+
+    def at(self, x: float) -> Array:
+        """Samples lost against the mechanism at zero, (chip, sample): 1, or -1 for won."""
+        if x not in self._lost:
+            scores = self.bench.scores(self.mechanism, x, self.chips)
+            self._lost[x] = self.right.astype(np.int8) - self.bench.right(scores)
+            change = np.sqrt(np.mean((scores - self.still) ** 2))
+            self._error[x] = float(change / np.std(self.still))
+        return self._lost[x]
+
+    def mean(self, x: float) -> float:
+        """Mean loss of accuracy."""
+        return float(self.at(x).mean())
+
+    def least(self, x: float) -> float:
+        """Loss of accuracy of the best chip."""
+        return float(self.at(x).mean(axis=1).min())
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """What the loss is a mean over."""
+        return ("chips", "images") if self.chips > 1 else ("images",)
+
+    @property
+    def x(self) -> Array:
+        """Magnitudes tried, ascending."""
+        return np.array(sorted(self._lost))
+
+    def losses(self, *, over: str = "all") -> Array:
+        """Mean losses (point,), or (point, chip), or (point, image)."""
+        axis = {"all": None, "chips": 1, "images": 0}[over]
+        return np.stack([self._lost[x].mean(axis=axis) for x in self.x])
+
+    def error(self, x: float) -> float:
+        """rms change of the scores over their deviation, interpolated between magnitudes."""
+        values = np.log([max(self._error[point], 1e-300) for point in self.x])
+        return float(np.exp(np.interp(math.log(x), np.log(self.x), values)))
 
 
-def sweep(
-    bench: Bench, untrained: Sequence[Bench], mechanism: Mechanism, target: float
-) -> dict[str, Any]:
-    """One mechanism's critical magnitude and its controls, as a row of the result.
-
-    Raises SpicennError where the mechanism is not there, or changes nothing.
-    """
-    labels = bench.images.test_labels
-    still = bench.scores(mechanism, 0.0, 1)
-    zero = float(accuracy(still, labels)[0])
-    chips = 1 if mechanism.alike else bench.chips
-    losses: dict[float, Array] = {}
-    changed = False
-
-    def loss(x: float) -> Array:
-        nonlocal changed
-        if x not in losses:
-            scores = bench.scores(mechanism, x, chips)
-            changed = changed or not np.array_equal(scores, np.broadcast_to(still, scores.shape))
-            losses[x] = zero - accuracy(scores, labels)
-        return losses[x]
-
-    loss(mechanism.typical)
-    below = above = None
-    for x in magnitudes(mechanism):
-        if loss(x).mean() < target:
-            below, above = x, None
-        elif above is None:
-            above = x
-        # On until the best chip has lost as much: every resample of chips then crosses.
-        if loss(x).min() >= target:
+def search(curve: Curve, target: float) -> None:
+    """Try the magnitudes that say where the mean loss reaches the target."""
+    mechanism = curve.mechanism
+    step = 2.0 if mechanism.bits else STEP ** (1 / mechanism.exponent)
+    x = mechanism.typical
+    for _ in range(HALVINGS):
+        if curve.mean(x) < target / 4:
             break
-    if not changed:
-        raise SpicennError("changes nothing: no engine or compiler knows it yet")
-    while above and below and above / below > NARROW and mechanism.bits is None:
-        middle = math.sqrt(above * below)
-        above, below = (middle, below) if loss(middle).mean() >= target else (above, middle)
-    seen = np.array(sorted(losses))
-    every = np.stack([losses[value] for value in seen])
-    critical = crossing(seen, every.mean(axis=1), target)
-    low, high = interval(seen, every, target) if chips > 1 else (critical, critical)
+        x /= step
+    # On until the best chip has lost as much, and all of them together twice that: all
+    # resamples of chips then cross, and next to all resamples of images.
+    x = mechanism.typical
+    while (curve.least(x) < target or curve.mean(x) < 2 * target) and x < mechanism.high:
+        x = min(x * step, mechanism.high)
+    if mechanism.bits:
+        return
+    while True:
+        rising = np.maximum.accumulate(curve.losses())
+        above = int(np.searchsorted(rising, target))
+        if above in (0, len(rising)):
+            return
+        low, high = curve.x[above - 1 : above + 1]
+        if (high / low) ** mechanism.exponent < NARROW:
+            break
+        curve.at(math.sqrt(low * high))
+    # At the intervals' own ends, so that they rest on chips and not on chords.
+    for unit in curve.units:
+        for end in interval(curve.x, curve.losses(over=unit), target):
+            if math.isfinite(end):
+                curve.at(end)
+
+
+def study_one(
+    bench: Bench, untrained: Sequence[Bench], mechanism: Mechanism, options: argparse.Namespace
+) -> dict[str, Any]:
+    """One mechanism's critical magnitude, margin and controls, as a row of the result."""
+    target: float = options.loss
+    curve = Curve(bench, mechanism, options.chips)
+    search(curve, target)
+    x, mean = curve.x, curve.losses()
+    critical = crossing(x, mean, target)
+    reached = math.isfinite(critical)
+    bounded = critical > x[0]
+    over = {unit: interval(x, curve.losses(over=unit), target) for unit in curve.units}
+
+    def margin(value: float) -> float:
+        return float((value / mechanism.typical) ** mechanism.exponent)
+
+    # Where a chip can be made: bits are whole.
+    at = float(x[min(int(np.searchsorted(x, critical)), len(x) - 1)])
     return {
         "name": mechanism.name,
         "unit": mechanism.unit,
-        "typical": mechanism.typical,
         "source": mechanism.source,
+        "typical": mechanism.typical,
+        "typical, as text": mechanism.show(mechanism.typical),
         "critical": critical,
-        "interval": [low, high],
-        "margin": critical / mechanism.typical,
-        "alike": mechanism.alike,
-        "in range": bool(math.isfinite(critical) and critical > seen[0]),
-        "accuracy at zero": zero,
-        "loss at typical": float(losses[mechanism.typical].mean()),
-        "curve": [[float(value), float(losses[value].mean())] for value in seen],
-        **controls(bench, untrained, mechanism, above or mechanism.high, chips),
+        "critical, as text": mechanism.show(critical if reached else float(x[-1])),
+        "bound": "" if reached and bounded else "≤" if reached else ">",
+        "exponent": mechanism.exponent,
+        "margin": margin(critical if reached else float(x[-1])),
+        "interval": {unit: [margin(end) for end in ends] for unit, ends in over.items()},
+        "score error at typical": curve.error(mechanism.typical),
+        "score error at critical": curve.error(critical if reached else float(x[-1])),
+        "accuracy at zero": float(curve.right.mean()),
+        "loss at typical": curve.mean(mechanism.typical),
+        "curve": [[float(a), float(b)] for a, b in zip(x, mean, strict=True)],
+        "controls at": at,
+        **controls(bench, untrained, mechanism, at, curve.chips),
+        **crosscheck(bench, mechanism, at, options),
     }
 
 
 def controls(
     bench: Bench, untrained: Sequence[Bench], mechanism: Mechanism, x: float, chips: int
 ) -> dict[str, float]:
-    """Loss at the critical magnitude against shuffled labels, and of random networks."""
-    labels = bench.images.test_labels
-    before, after = (bench.scores(mechanism, 0.0, 1), bench.scores(mechanism, x, chips))
+    """Accuracy against permuted labels and of random networks, at zero and at x.
+
+    The chips are shared out among the random networks.
+    """
     rng = np.random.default_rng(1)
-    orders = [rng.permutation(labels) for _ in range(PERMUTATIONS)]
-    shuffled = [accuracy(before, order)[0] - accuracy(after, order).mean() for order in orders]
-    drawn = [
-        accuracy(other.scores(mechanism, 0.0, 1), labels)[0]
-        - accuracy(other.scores(mechanism, x, chips), labels).mean()
-        for other in untrained
-    ]
+    orders = [rng.permutation(bench.images.test_labels) for _ in range(PERMUTATIONS)]
+    result: dict[str, float] = {}
+    for where, value, made in (("zero", 0.0, 1), ("critical", x, chips)):
+        classes = bench.scores(mechanism, value, made).argmax(axis=-1)
+        permuted = [np.mean(classes == order) for order in orders]
+        result[f"permuted labels at {where}"] = float(np.mean(permuted))
+        share = max(1, made // max(len(untrained), 1))
+        drawn = [
+            float(other.right(other.scores(mechanism, value, share)).mean()) for other in untrained
+        ]
+        result[f"random networks at {where}"] = float(np.mean(drawn)) if drawn else math.nan
+    return result
+
+
+def crosscheck(
+    bench: Bench, mechanism: Mechanism, x: float, options: argparse.Namespace
+) -> dict[str, float]:
+    """Compare the same chips and reads in the reference engine, circuit by circuit.
+
+    Returns the largest difference of a score over the largest score, and how many images
+    are classified otherwise; nothing without a reference.
+    """
+    if bench.reference is None:
+        return {}
+    chips = 1 if mechanism.alike else options.check
+    truth = bench.scores(mechanism, x, chips, options.check_images, bench.reference)
+    own = bench.scores(mechanism, x, chips, options.check_images)
     return {
-        "loss, shuffled labels": float(np.mean(shuffled)),
-        "loss, random networks": float(np.mean(drawn)),
-        "standard error, random networks": float(np.std(drawn) / max(len(drawn) - 1, 1) ** 0.5),
+        "discrepancy": float(np.abs(own - truth).max() / np.abs(truth).max()),
+        "classified otherwise": int((own.argmax(-1) != truth.argmax(-1)).sum()),
     }
 
 
-def figure(results: Mapping[str, Any], target: float, path: Path) -> None:
-    """Margins of every mechanism, smallest on top, with intervals."""
-    from matplotlib.figure import Figure
-
-    from spicenn.report.style import INK, MINUS, MUTED, PLUS, drawing
-
-    names = [row["name"] for row in next(iter(results.values()))["rows"]]
-    with drawing():
-        picture = Figure(figsize=(7.6, 1.2 + 0.24 * len(names)), dpi=150, layout="constrained")
-        axes = picture.subplots()
-        for index, (network_name, result) in enumerate(results.items()):
-            colour = (PLUS, MINUS)[index % 2]
-            for row in result["rows"]:
-                if row["name"] not in names:
-                    continue
-                y = names.index(row["name"]) + 0.3 * index
-                largest = row["curve"][-1][0]
-                # What was not reached is drawn at the largest magnitude tried, as an arrow.
-                ends = [min(end, largest) / row["typical"] for end in row["interval"]]
-                reached = math.isfinite(row["critical"])
-                margin = min(row["critical"], largest) / row["typical"]
-                axes.plot(ends, [y, y], color=colour, linewidth=1.2)
-                axes.plot([margin], [y], "o" if reached else ">", color=colour, markersize=4)
-            axes.plot([], [], "o", color=colour, markersize=4, label=network_name)
-        axes.axvline(1.0, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set_yticks(range(len(names)), names)
-        axes.invert_yaxis()
-        axes.tick_params(axis="y", length=0, colors=INK)
-        axes.set_xlabel("critical over typical magnitude", color=MUTED)
-        axes.set_title(f"What costs {100 * target:g} points of accuracy first")
-        axes.legend(loc="upper right")
-        picture.savefig(path)
-
-
-def table(rows: list[dict[str, Any]], top: float) -> str:
+def table(rows: list[dict[str, Any]]) -> str:
     """Rows of the README's table."""
     lines = [
-        "| mechanism | magnitude | typical | critical | 95 % over chips | margin | loss at 0 "
-        "| loss at typical | shuffled labels | random networks |",
+        "| | mechanism | magnitude | typical | critical | margin | over chips | over images "
+        "| score error | loss at typical |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        low, high = row["interval"]
-        span = "alike" if row["alike"] else f"{low:.3g} … {high:.3g}"
-        sign = "" if row["in range"] else ("> " if math.isinf(row["critical"]) else "≤ ")
-        largest = row["curve"][-1][0]
-        critical = row["critical"] if math.isfinite(row["critical"]) else largest
-        points = [
-            top - row["accuracy at zero"],
-            row["loss at typical"],
-            row["loss, shuffled labels"],
-            row["loss, random networks"],
-        ]
-        cells = " | ".join(f"{100 * value:.2f}" for value in points)
-        cells += f" ± {100 * row['standard error, random networks']:.2f}"
+    for place, row in enumerate(rows, 1):
+        bound = row["bound"] and row["bound"] + " "
+        small, large = row["score error at typical"], row["score error at critical"]
         lines.append(
-            f"| {row['name']} | {row['unit']} | {row['typical']:.3g} | {sign}{critical:.3g} "
-            f"| {span} | {sign}{critical / row['typical']:.3g} | {cells} |"
+            f"| {place} | {row['name']} | {row['unit']} | {row['typical, as text']} "
+            f"| {bound}{row['critical, as text']} | {bound}{row['margin']:.3g} "
+            f"| {span(row, 'chips')} | {span(row, 'images')} "
+            f"| {f'{large / small:.3g}' if small > 1e-12 and row['bound'] != '>' else '–'} "
+            f"| {100 * row['loss at typical']:.2f} |"
         )
     return "\n".join(lines)
 
 
-def study(name: str, options: argparse.Namespace, images: Images, engine: Engine) -> dict[str, Any]:
+def span(row: dict[str, Any], unit: str) -> str:
+    """An interval as text."""
+    if unit not in row["interval"]:
+        return "alike"
+    low, high = row["interval"][unit]
+    if math.isinf(low):
+        return "–"
+    return f"{low:.3g} … {high:.3g}" if math.isfinite(high) else f"{low:.3g} …"
+
+
+def summary(rows: list[dict[str, Any]], top: float) -> str:
+    """What the controls say, over all mechanisms."""
+    zero = max(rows, key=lambda row: abs(top - row["accuracy at zero"]))
+    lines = [
+        f"controls: at zero the chip is at most {100 * abs(top - zero['accuracy at zero']):.2f} "
+        f"points from torch ({zero['name']})"
+    ]
+    for what in ("permuted labels", "random networks"):
+        ranges = []
+        for where in ("zero", "critical"):
+            values = [row[f"{what} at {where}"] for row in rows]
+            ranges.append(
+                f"{100 * min(values):.1f} … {100 * max(values):.1f} % at {where}, "
+                f"mean {100 * float(np.mean(values)):.1f}"
+            )
+        lines.append(f"controls: accuracy with {what}: " + "; ".join(ranges))
+    if idle := [row["name"] for row in rows if row["score error at critical"] < 1e-12]:
+        lines.append("change nothing at any magnitude tried: " + ", ".join(idle))
+    if checked := [row for row in rows if "discrepancy" in row]:
+        worst = max(checked, key=lambda row: row["discrepancy"])
+        otherwise = sum(row["classified otherwise"] for row in checked)
+        lines.append(
+            f"ngspice: {len(checked)} mechanisms at their critical magnitude, largest difference "
+            f"of a score {worst['discrepancy']:.1e} of the largest ({worst['name']}), "
+            f"{otherwise} images classified otherwise"
+        )
+    return "\n".join(lines)
+
+
+def figure(results: Mapping[str, Any], target: float, path: Path) -> None:
+    """Margins of every mechanism, smallest on top, with intervals over chips."""
+    from spicenn.report.style import INK, MINUS, MUTED, PLUS, drawing, grid, new_figure, save
+
+    names = [row["name"] for row in next(iter(results.values()))["rows"]]
+    with drawing():
+        picture = new_figure(7.4, 1.3 + 0.235 * len(names))
+        axes = picture.subplots()
+        axes.axvline(1.0, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+        shift = 0.3 / max(len(results) - 1, 1)
+        for index, (name, result) in enumerate(results.items()):
+            colour = (PLUS, MINUS)[index % 2]
+            for row in result["rows"]:
+                y = names.index(row["name"]) - 0.15 + shift * index
+                ends = row["interval"].get("chips", [row["margin"]] * 2)
+                if row["bound"] != ">":
+                    axes.plot(ends, [y, y], color=colour, linewidth=1.3, solid_capstyle="butt")
+                marker = {"": "o", "≤": "<", ">": ">"}[row["bound"]]
+                axes.plot([row["margin"]], [y], marker, color=colour, markersize=3.6)
+            axes.plot([], [], "o", color=colour, markersize=3.6, label=name)
+        axes.plot([], [], ">", color=MUTED, markersize=3.6, label="not reached up to here")
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.4, -0.7)
+        axes.tick_params(axis="y", length=0, colors=INK)
+        axes.set_xlabel("margin: critical over typical magnitude, as an amplitude", color=MUTED)
+        axes.set_title(f"What costs {100 * target:g} points of accuracy first, each alone")
+        axes.legend(loc="lower left")
+        grid(axes, "both")
+        save(picture, path)
+
+
+def study(
+    name: str,
+    options: argparse.Namespace,
+    images: Images,
+    engine: Engine,
+    reference: Engine | None,
+) -> dict[str, Any]:
     """Every mechanism on one network, ranked."""
-    trained = Bench(network(name, images, options.epochs), images, engine, options.chips, 7)
+    bench = Bench(network(name, images, options.epochs, options.weights), images, engine, reference)
     untrained = [
-        replace(trained, model=network(name, images, 0, draw)) for draw in range(options.random)
+        Bench(network(name, images, 0, draw), images, engine) for draw in range(options.random)
     ]
     with torch.no_grad():
-        ideal = trained.model(torch.as_tensor(images.test)).numpy()[np.newaxis]
-    top = float(accuracy(ideal, images.test_labels)[0])
-    print(f"{name}: accuracy {top:.4f}, target loss {options.loss:g}", flush=True)
-    rows, skipped = [], {}
+        ideal = bench.model(torch.as_tensor(images.test, dtype=torch.float64)).numpy()
+    top = float(bench.right(ideal[np.newaxis]).mean())
+    print(
+        f"{name}: accuracy {100 * top:.1f} % in torch; margins at a mean loss of "
+        f"{100 * options.loss:g} points over {options.chips} chips, {len(images.test)} images",
+        flush=True,
+    )
+    rows = []
     for mechanism in MECHANISMS:
         if options.only and not any(word in mechanism.name for word in options.only):
             continue
-        try:
-            rows.append(sweep(trained, untrained, mechanism, options.loss))
-        except SpicennError as error:
-            skipped[mechanism.name] = str(error)
-            print(f"  {mechanism.name}: skipped, {error}", flush=True)
-            continue
-        row = {key: value for key, value in rows[-1].items() if key not in ("source", "curve")}
-        print("  " + json.dumps(row, ensure_ascii=False), flush=True)
-    rows.sort(key=lambda row: row["margin"])
-    print(table(rows, top), flush=True)
-    return {"accuracy": top, "loss": options.loss, "rows": rows, "skipped": skipped}
+        start = perf_counter()
+        row = study_one(bench, untrained, mechanism, options)
+        rows.append(row)
+        bound = row["bound"] and row["bound"] + " "
+        print(
+            f"  {row['name']:36} margin {bound}{row['margin']:.3g} ({span(row, 'chips')}), "
+            f"critical {bound}{row['critical, as text']} {row['unit']}, "
+            f"{perf_counter() - start:.0f} s",
+            flush=True,
+        )
+    # What was not reached has no place; it comes last.
+    rows.sort(key=lambda row: (row["bound"] == ">", row["margin"]))
+    print(f"\n{table(rows)}\n\n{summary(rows, top)}\n", flush=True)
+    return {"accuracy": top, "loss": options.loss, "rows": rows}
 
 
 def main() -> None:
@@ -528,23 +467,31 @@ def main() -> None:
     parser.add_argument("--chips", type=int, default=20)
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--weights", type=int, default=0, help="seed of the trained network")
     parser.add_argument("--random", type=int, default=5, help="untrained networks, as a control")
-    parser.add_argument("--engine", choices=["ngspice", "nodal"], default="nodal")
+    parser.add_argument("--check", type=int, default=2, help="chips to run in ngspice as well")
+    parser.add_argument("--check-images", type=int, default=10, help="images to run there")
     parser.add_argument("--out", type=Path, help="write result.json and result.png to this folder")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.smoke:
         options.networks, options.chips, options.images, options.epochs = ["MLP"], 2, 40, 2
-        options.random = 1
-        options.only, options.loss = ["stuck off", "wires", "ADC resolution"], 0.1
+        options.random, options.check, options.check_images = 1, 1, 1
+        options.only, options.loss = ["stuck off", "wires"], 0.1
     images = load_digits()
     images = replace(
         images,
         test=images.test[: options.images],
         test_labels=images.test_labels[: options.images],
     )
-    with open_engine(options.engine) as engine:
-        results = {name: study(name, options, images, engine) for name in options.networks}
+    with ExitStack() as stack:
+        engine = stack.enter_context(open_engine("nodal", threads=1))
+        reference = None
+        if options.check:
+            reference = stack.enter_context(open_engine("ngspice", timeout=300.0))
+        results = {
+            name: study(name, options, images, engine, reference) for name in options.networks
+        }
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         # Infinity is no JSON: what was not reached is null.
