@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import spicenn as sn
+from spicenn.compiler.energy import measure
 from spicenn.errors import ConvergenceError
-from spicenn.study import energy as module
 from spicenn.study import energy_of
 from tests.cli.conftest import Files, Shell
 
@@ -64,14 +64,14 @@ def test_energy_is_printed_recorded_and_shown_by_the_report(
 def test_a_chip_that_fails_is_named_and_the_exit_code_is_3(
     spicenn: Shell, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = module.measure
+    real = measure
 
     def sometimes(chip: sn.Chip, *arguments: Any, **options: Any) -> Any:
         if chip.index == 1:
             raise ConvergenceError("no end to it", where="stage fc1")
         return real(chip, *arguments, **options)
 
-    monkeypatch.setattr(module, "measure", sometimes)
+    monkeypatch.setattr("spicenn.study.energy.measure", sometimes)
     said = spicenn("energy", store, "--samples", 1, "--chips", 2)
     assert said.exit_code == 3
     assert "chips     1 of 2 ok, 1 input each" in said.stdout

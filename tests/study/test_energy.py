@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import signal
@@ -22,24 +21,28 @@ import spicenn as sn
 from spicenn.compiler.energy import measure
 from spicenn.engines.ngspice.client import NgspiceEngine
 from spicenn.errors import CompileError, InputError, Status, StoreError
-from spicenn.study import energy as module
 from spicenn.study import energy_of, measure_energy, open_record
 from tests.study.conftest import compiled
 
 pytestmark = pytest.mark.ngspice
 
-# Kills itself as soon as a first chip is recorded, at the moment the second one is written.
+# Kills itself as soon as a chip is recorded, or when a chip is written and not yet in place.
 SCRIPT = """
-import json, os, signal, sys
+import os, pathlib, signal, sys
 import numpy as np
 import spicenn as sn
 
-folder, options = sys.argv[1], json.loads(sys.argv[2])
+folder, when = sys.argv[1:]
+
+def end(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 def report(done, total, failed):
-    print(done, flush=True)
-    if done == options["die"]:
-        os.kill(os.getpid(), signal.SIGKILL)
+    if when == "recorded" and done == 1:
+        end()
+
+if when == "written":
+    pathlib.Path.rename = end
 
 sn.measure_energy(
     sn.Design.load(f"{folder}/design"), np.load(f"{folder}/x.npy"), chips=3, seed=7,
@@ -110,31 +113,28 @@ def test_the_record_holds_what_measure_returns_for_each_chip(timed, two, undistu
 def test_a_killed_run_loses_no_chip_and_goes_on_to_the_same_numbers(
     timed, two, undisturbed, tmp_path
 ):
-    """Killed after its first chip and again after its second, workers differing all along."""
+    """Killed after its first chip and again while it records a second, then left alone."""
     timed.save(tmp_path / "design")
     np.save(tmp_path / "x.npy", two)
     script = tmp_path / "energy.py"
     script.write_text(SCRIPT, "utf-8")
-    for chips in (1, 2):
+    for when in ("recorded", "written"):
         ended = subprocess.run(
-            [sys.executable, str(script), str(tmp_path), json.dumps({"die": chips})],
+            [sys.executable, str(script), str(tmp_path), when],
             capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert ended.returncode == -signal.SIGKILL, ended.stderr
         found = energy_of(tmp_path / "store")
         assert found is not None
-        assert found.sizes["chip"] == chips
+        assert found.sizes["chip"] == 1
         assert_same(found, undisturbed.sel(chip=found.chip))
-    # As if it had been killed while it wrote a chip.
-    half = tmp_path / ".store.energy-chip_0000000002.new"
-    half.mkdir()
-    (half / "zarr.json").write_text("{")
+    assert len(list(tmp_path.glob(".store.energy-chip_*.new"))) == 1
     seen: list[int] = []
     whole = measure_energy(
         timed, two, chips=3, seed=7, workers=1, store=tmp_path / "store",
         progress=lambda done, total, failed: seen.append(done),
     )  # fmt: skip
-    assert seen == [2, 3]
+    assert seen == [1, 2, 3]
     assert_same(whole, undisturbed)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["design", "energy.py", "store", "x.npy"]
 
@@ -199,14 +199,13 @@ def test_other_parameters_than_the_recorded_ones_are_refused(
 
 
 def test_other_versions_than_the_recorded_ones_are_refused(timed, two, kept, monkeypatch):
-    monkeypatch.setattr(module, "versions_here", lambda: {"spicenn": "9", "numpy": np.__version__})
+    found = {"spicenn": "9", "numpy": np.__version__}
+    monkeypatch.setattr("spicenn.study.energy.versions_here", lambda: found)
     with pytest.raises(StoreError, match="a worker has spicenn 9"):
         measure_energy(timed, two[:1], chips=2, seed=7, store=kept)
 
 
-def test_stores_that_are_something_else_are_refused_and_left_alone(
-    timed, two, finished, tmp_path
-):
+def test_stores_that_are_something_else_are_refused_and_left_alone(timed, two, finished, tmp_path):
     with pytest.raises(StoreError, match="holds another study: design_hash"):
         measure_energy(timed, two, chips=1, seed=7, store=finished)
     (tmp_path / "letters").mkdir()
