@@ -254,6 +254,14 @@ def test_a_stage_that_is_off_does_not_wait_for_its_leakage(engine):
     found = transient(engine, net, np.array([0.2]))
     assert 0 <= found.final[0][0] < 1e-6
     assert found.latency[0] < 100 * time_scale(net)
+    # A difference of equal currents is nothing but rounding.
+    equal = line(1, np.array([[5e-5, 5e-5]]), 4e3, Periphery(tia=Tia(bandwidth=1e9)))
+    found = transient(engine, equal, np.array([0.2]))
+    assert abs(found.final[0][0]) < 1e-9
+    assert 0 < found.latency[0] < 100 * time_scale(equal)
+    # The simulator's last digits are no share of nothing to be waited for either.
+    time, y = np.arange(4.0), np.array([[1.0], [0.5], [1e-7], [-1e-7]])
+    assert 1.0 < simulate._settled(time, y, np.array([1e-9]), 0.01) < 2.0
     nothing = transient(engine, net, np.array([0.0]))
     assert nothing.latency[0] == 0.0
     assert not nothing.energy.any()
