@@ -14,7 +14,6 @@ import torch
 
 import spicenn as sn
 from spicenn.circuit import Tolerances
-from spicenn.compiler import reading
 from spicenn.compiler.execute import run_chips
 from spicenn.compiler.placement import PlacedTile, sample_tile
 from spicenn.compiler.result import Result
@@ -28,6 +27,7 @@ from spicenn.errors import (
     SimulatorCrash,
     Status,
 )
+from spicenn.kirchhoff import thermal_noise
 from spicenn.technology.variation import Cells
 
 pytestmark = pytest.mark.ngspice
@@ -96,14 +96,13 @@ def test_a_parameter_out_of_range_that_all_cells_share_is_an_error(switched):
 def test_noise_that_is_not_found_is_its_chips_status_and_no_others(switched, monkeypatch):
     good = three_chips(switched, "nodal")
     bad_g = switched.sample(1, seed=1).conductances()[switched.tiles[0].name]
-    density = reading.thermal_density
 
     def picky(g, **more):
         if (g == bad_g).all(axis=(-2, -1)).any():
             raise ConvergenceError("residual 1 above 1e-06")
-        return density(g, **more)
+        return thermal_noise(g, **more)
 
-    monkeypatch.setattr(reading, "thermal_density", picky)
+    monkeypatch.setattr("spicenn.compiler.reading.thermal_density", picky)
     bad = three_chips(switched, "nodal")
     assert list(bad.status) == [Status.OK, Status.NOT_CONVERGED, Status.OK]
     assert "_r0_c0, noise: residual" in bad.message[1]

@@ -50,7 +50,7 @@ def test_ideal_wires_are_a_product(engine):
 
 def test_positive_current_flows_out_of_the_bitline(engine):
     solution = engine.solve(Crossbar("t", 1, 1), np.full((1, 1, 1), 1e-4), np.full((1, 1, 1), 0.2))
-    assert solution.current[0, 0, 0] == pytest.approx(2e-5, rel=1e-12)
+    assert solution.current[0, 0, 0] == pytest.approx(2e-5, rel=1e-12, abs=0)
 
 
 @settings(max_examples=15)

@@ -84,10 +84,12 @@ def test_limits_of_the_model_are_the_textbooks():
     i, g, vos = 20e-6, 1e-3, 2e-3
     noise_gain = 1 + R * g
     linear = Tia(gain=500.0)
-    assert tia_output(i, R, Tia(), vos, g) == pytest.approx(noise_gain * vos - i * R, rel=1e-12)
-    assert tia_output(i, R, linear) == pytest.approx(-i * R * 500 / 501, rel=1e-12)
+    assert tia_output(i, R, Tia(), vos, g) == pytest.approx(
+        noise_gain * vos - i * R, rel=1e-12, abs=0
+    )
+    assert tia_output(i, R, linear) == pytest.approx(-i * R * 500 / 501, rel=1e-12, abs=0)
     # An input of v_max is a thousandth beyond it, four times as much twice that.
-    assert tia_output(0.9 / R, R, Tia(v_max=0.9)) == pytest.approx(-0.9, rel=1e-12)
+    assert tia_output(0.9 / R, R, Tia(v_max=0.9)) == pytest.approx(-0.9, rel=1e-12, abs=0)
     for times, beyond in ((2, 1e-3), (5, 2e-3)):
         y = tia_output(times * 0.9 / R, R, Tia(v_max=0.9))
         assert -y / 0.9 - 1 == pytest.approx(beyond, rel=2e-3)
@@ -95,7 +97,9 @@ def test_limits_of_the_model_are_the_textbooks():
     assert input_resistance(R, Tia()) == 0.0
     # What a short would draw and what flows into the input's resistance say the same.
     into = i / (1 + g * input_resistance(R, linear))
-    assert tia_output(into, R, linear) == pytest.approx(tia_output(i, R, linear, 0.0, g), rel=1e-12)
+    assert tia_output(into, R, linear) == pytest.approx(
+        tia_output(i, R, linear, 0.0, g), rel=1e-12, abs=0
+    )
     # Far from its limits the bounded amplifier is the linear one, and the other way round.
     wide, high = Tia(gain=500.0, v_max=1e4), Tia(gain=1e12, v_max=0.9)
     assert tia_output(i, R, wide) == pytest.approx(tia_output(i, R, linear), rel=1e-9)
@@ -156,7 +160,9 @@ def test_a_small_step_settles_with_the_models_poles(simulate, c_in):
     settle = settling_time(tolerance, R, spec, g)
     if c_in == 0:
         assert settle == pytest.approx(
-            -math.log(tolerance) / (2 * math.pi * closed_loop_bandwidth(R, spec, g)), rel=1e-9
+            -math.log(tolerance) / (2 * math.pi * closed_loop_bandwidth(R, spec, g)),
+            rel=1e-9,
+            abs=0,
         )
     lines = [
         "ii 0 in pwl(0 0 1p 1u)", f"rb in 0 {1 / g!r}", "vdd vdd 0 1.8",
@@ -194,8 +200,8 @@ def test_an_overload_in_time_clips_recovers_and_is_paid_for(simulate):
     assert back < 20 / GBW
     energy = -np.trapezoid(1.8 * found["i(vdd)"], t)
     settled = 1.8 * (supply_current(peak, SPEC) * width + supply_current(10e-6, SPEC) * 400e-9)
-    assert energy == pytest.approx(settled, rel=0.05)
-    assert -found["i(vdd)"][-1] == pytest.approx(supply_current(10e-6, SPEC), rel=1e-6)
+    assert energy == pytest.approx(settled, rel=0.05, abs=0)
+    assert -found["i(vdd)"][-1] == pytest.approx(supply_current(10e-6, SPEC), rel=1e-6, abs=0)
 
 
 @pytest.mark.ngspice
@@ -210,13 +216,13 @@ def test_the_amplifier_adds_no_noise_but_its_resistors(ngspice):
     ]  # fmt: skip
     found = ngspice.run("\n".join(netlist), ["onoise_spectrum"], ["noise v(out) vin lin 1 1k 1k"])
     expected = math.sqrt(4 * 1.380649e-23 * 300.0 * (g.sum() + 1 / R)) * R
-    assert found["onoise_spectrum"][0] == pytest.approx(expected, rel=1e-5)
+    assert found["onoise_spectrum"][0] == pytest.approx(expected, rel=1e-5, abs=0)
 
 
 def test_an_amplifier_without_limits_settles_at_once():
     assert settling_time(1e-3, R, Tia()) == 0.0
     assert settling_time(1e-3, R, Tia(gain=1e3), 0.0, 1e-12) == pytest.approx(
-        math.log(1e3) * R * 1e-12 / 1001
+        math.log(1e3) * R * 1e-12 / 1001, rel=1e-9, abs=0
     )
 
 

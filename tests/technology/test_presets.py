@@ -72,8 +72,8 @@ def test_hfox_is_the_published_fit():
     threshold = cells.parameters["dvt"].std()
     assert threshold == pytest.approx(4.1e-3 / math.sqrt(0.6 * 0.18), rel=5 / math.sqrt(80_000))
     adc = hfox.periphery.adc
-    assert adc.energy == pytest.approx(2.47e-6 / 200e3)
-    assert adc.time == pytest.approx(1 / 200e3)
+    assert adc.energy == pytest.approx(2.47e-6 / 200e3, rel=1e-9, abs=0)
+    assert adc.time == pytest.approx(1 / 200e3, rel=1e-9, abs=0)
 
 
 @pytest.mark.parametrize("name", Technology.presets())
