@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spicenn.circuit.crossbar import Crossbar
-from spicenn.circuit.render import render_subcircuit
+from spicenn.circuit.render import render_subcircuit, table
 from spicenn.errors import InputError, NetlistError
 
 Array = NDArray[np.float64]
 
 _NODE = re.compile(r"[a-z0-9_.]+\Z")
 _PREFIX = re.compile(r"[a-z][a-z0-9_]*\Z")
-_PAIRS_PER_LINE = 4
 _ZERO_CELSIUS = 273.15
 
 
@@ -71,12 +70,7 @@ def noise_sources(
     lines = [f"v{prefix}_clock {prefix}_clock 0 pulse({clock})"]
     for k, ((start, end), values) in enumerate(zip(nodes, series.tolist(), strict=True)):
         pairs = [f"{time},{value!r}" for time, value in zip(times, values, strict=True)]
-        lines.append(f"b{prefix}_{k} {start} {end} i=pwl(time,")
-        lines += [
-            "+ " + ",".join(pairs[at : at + _PAIRS_PER_LINE]) + ","
-            for at in range(0, len(pairs), _PAIRS_PER_LINE)
-        ]
-        lines[-1] = lines[-1][:-1] + ")"
+        lines += table(f"b{prefix}_{k} {start} {end} i=pwl(time,", pairs)
     return lines
 
 

@@ -178,13 +178,17 @@ def input_tables(v: Array, prefix: str = "in") -> list[str]:
     lines = ["* inputs [V], one per value of the index", "vidx idx 0 0"]
     for i, column in enumerate(v.T.tolist()):
         pairs = [f"{k},{value!r}" for k, value in enumerate(column)]
-        lines.append(f"bi_{i} {prefix}_{i} 0 v=pwl(v(idx),")
-        lines += [
-            "+ " + ",".join(pairs[k : k + _PAIRS_PER_LINE]) + ","
-            for k in range(0, len(pairs), _PAIRS_PER_LINE)
-        ]
-        lines[-1] = lines[-1][:-1] + ")"
+        lines += table(f"bi_{i} {prefix}_{i} 0 v=pwl(v(idx),", pairs)
     return lines
+
+
+def table(head: str, pairs: Sequence[str]) -> list[str]:
+    """A ``pwl(`` with its points "x,y", on lines that a reader can follow."""
+    lines = [
+        "+ " + ",".join(pairs[k : k + _PAIRS_PER_LINE]) + ","
+        for k in range(0, len(pairs), _PAIRS_PER_LINE)
+    ]
+    return [head, *lines[:-1], lines[-1][:-1] + ")"]
 
 
 def _values(crossbar: Crossbar, g: Array, parameters: Mapping[str, Array]) -> list[str]:

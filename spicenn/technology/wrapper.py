@@ -24,13 +24,19 @@ subcircuit's text names, and what that names in turn, is kept.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from spicenn.errors import NetlistError
 from spicenn.technology.cell import Cell
 from spicenn.technology.checks import check_number
+from spicenn.technology.definitions import (
+    Definition,
+    Header,
+    definitions,
+    header_of,
+    needed,
+)
 from spicenn.technology.include import Statement, read_library
 from spicenn.technology.osdi import compiled_model
 from spicenn.technology.quantity import parse_quantity
@@ -41,35 +47,12 @@ MOST_CHARACTERS = 2 * 2**20
 _PORTS = ("wordline", "bitline")
 _WIDTH = 100
 _NAME = re.compile(r"[a-z_][a-z0-9_]*\Z")
-_VALUE = re.compile(r"([a-z_][a-z0-9_]*(?:\([^()]*\))?)\s*=(?!=)\s*")
 _FORMULA = re.compile(r"([a-z_][a-z0-9_]*)\s*=\s*\{([a-z0-9_ .+*/()^,<>=?:&|!-]+)\}\s*")
 # ngspice's suffixes: another letter, "a" for one, may be a scale that we would misread.
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?(?:meg|[tgkmunpf])?\Z")
-_BLANKS = re.compile(r"[\s(),={}'\"]+")
 _OURS = "spicenn_"
 # The cell's own parameter, and what ngspice multiplies every instance's current by.
 _RESERVED = frozenset({"g", "m"})
-
-
-@dataclass(frozen=True)
-class _Definition:
-    """One top-level definition of a library: its kind, its name, its statements."""
-
-    kind: str
-    name: str
-    body: tuple[Statement, ...]
-
-    @property
-    def text(self) -> tuple[str, ...]:
-        return tuple(statement.text for statement in self.body)
-
-
-@dataclass(frozen=True)
-class _Header:
-    """A subcircuit's ports, and its parameters with their texts."""
-
-    ports: tuple[str, ...]
-    parameters: Mapping[str, str]
 
 
 def cell_from_file(
@@ -92,16 +75,16 @@ def cell_from_file(
         compiled_model(model, allow_include=allow_include, trust_model=trust_model)
         for model in osdi
     )
-    library = _definitions(read_library(path, section, allow_include))
+    library = definitions(read_library(path, section, allow_include))
     theirs = _chosen(library, subckt, path, section)
-    header = _header(theirs.text[0])
+    header = header_of(theirs.text[0])
     name = name or _cell_name(theirs.name)
     where = f"{path}, subcircuit {theirs.name}"
     nodes, sources = _nodes(header, ports, ties, where)
     check_number("g", g, 0.0, float("inf"), above=True)
     formulas = _formulas(header, conductance, where)
     own = _own(header, formulas, parameters, where)
-    kept, called = _renamed(_needed(library, theirs), theirs, name, where)
+    kept, called = _renamed(needed(library, theirs), theirs, name, where)
     passed = {**formulas, **{key: key for key in own}}
     inner = [f"{_OURS}v{k}" for k in range(len(passed))]
     outer = [f"{_OURS}a{k}" for k in range(len(passed))]
@@ -133,67 +116,9 @@ def cell_from_file(
     )
 
 
-def _definitions(library: Iterable[Statement]) -> list[_Definition]:
-    """Group a library's statements. Of a parameter given twice the last value counts."""
-    found: dict[tuple[str, str], _Definition] = {}
-    block: list[Statement] = []
-    depth = 0
-    for statement in library:
-        words = statement.text.split()
-        if words[0] == ".subckt":
-            if len(words) < 2:
-                raise NetlistError("a subcircuit without a name", where=statement.where)
-            depth += 1
-        if depth:
-            block.append(statement)
-            depth -= words[0] == ".ends"
-            if not depth:
-                _put(found, _Definition("subckt", block[0].text.split()[1], tuple(block)))
-                block = []
-            continue
-        for definition in _single(statement, words):
-            _put(found, definition)
-    if depth:
-        raise NetlistError("the subcircuit has no .ends", where=block[0].where)
-    return list(found.values())
-
-
-def _single(statement: Statement, words: list[str]) -> Iterator[_Definition]:
-    if words[0] == ".model" and len(words) > 2:
-        yield _Definition("model", words[1], (statement,))
-    elif words[0] == ".func" and (match := re.match(r"\.func\s+([a-z_]\w*)\s*\(", statement.text)):
-        yield _Definition("func", match[1], (statement,))
-    elif words[0] == ".param":
-        _, values = _assignments(statement.text[len(".param") :])
-        for key, value in values.items():
-            yield _Definition(
-                "param", key.partition("(")[0],
-                (Statement(f".param {key}={value}", statement.where),),
-            )  # fmt: skip
-    else:
-        raise NetlistError(
-            f"{words[0]} is outside of a subcircuit",
-            where=statement.where,
-            remedy="a library holds subcircuits, models, parameters and functions; for "
-            "another choice between them use sections",
-        )
-
-
-def _put(found: dict[tuple[str, str], _Definition], new: _Definition) -> None:
-    key = (new.kind, new.name)
-    old = found.get(key)
-    if old is not None and new.kind != "param" and old.text != new.text:
-        raise NetlistError(
-            f"{new.name!r} is defined a second time, otherwise than in {old.body[0].where}",
-            where=new.body[0].where,
-        )
-    if old is None or new.kind == "param":
-        found[key] = new
-
-
 def _chosen(
-    library: list[_Definition], subckt: str | None, path: Path, section: str | None
-) -> _Definition:
+    library: list[Definition], subckt: str | None, path: Path, section: str | None
+) -> Definition:
     blocks = {item.name: item for item in library if item.kind == "subckt"}
     known = ", ".join(sorted(blocks)) or "none"
     at = str(path) if section is None else f"{path}, section {section}"
@@ -210,38 +135,8 @@ def _chosen(
     return next(iter(blocks.values()))
 
 
-def _header(line: str) -> _Header:
-    words, parameters = _assignments(line)
-    return _Header(tuple(word for word in words[2:] if word != "params:"), parameters)
-
-
-def _assignments(text: str) -> tuple[list[str], dict[str, str]]:
-    """Words before the first ``key=value``, and all of those with their values as written."""
-    # Formulas are masked, so that a comparison or a call in one is no assignment.
-    masked, depth, quoted = [], 0, ""
-    for c in text:
-        if quoted:
-            quoted = "" if c == quoted else quoted
-            masked.append("#")
-        elif c in "'\"":
-            quoted = c
-            masked.append("#")
-        else:
-            depth += c == "{"
-            masked.append("#" if depth else c)
-            depth -= c == "}"
-    plain = "".join(masked)
-    matches = list(_VALUE.finditer(plain))
-    ends = [match.start() for match in matches[1:]] + [len(text)]
-    values = {
-        re.sub(r"\s", "", match[1]): text[match.end() : end].strip().rstrip(",").rstrip()
-        for match, end in zip(matches, ends, strict=True)
-    }
-    return text[: matches[0].start() if matches else len(text)].split(), values
-
-
 def _nodes(
-    header: _Header,
+    header: Header,
     ports: Sequence[str] | Mapping[str, str] | None,
     ties: Mapping[str, float | str],
     where: str,
@@ -293,7 +188,7 @@ def _nodes(
     return [joined[port] for port in header.ports], sources
 
 
-def _formulas(header: _Header, conductance: str | None, where: str) -> dict[str, str]:
+def _formulas(header: Header, conductance: str | None, where: str) -> dict[str, str]:
     """The user's parameters that the conductance sets, each as a formula of g."""
     text = (conductance or "g").lower().strip()
     found: dict[str, str] = {}
@@ -314,7 +209,7 @@ def _formulas(header: _Header, conductance: str | None, where: str) -> dict[str,
 
 
 def _own(
-    header: _Header, formulas: Mapping[str, str], given: Mapping[str, float], where: str
+    header: Header, formulas: Mapping[str, str], given: Mapping[str, float], where: str
 ) -> dict[str, float]:
     """Parameters that the cell takes over from the user's header, with their defaults."""
     own: dict[str, float] = {}
@@ -337,7 +232,7 @@ def _own(
     return own
 
 
-def _check_parameter(header: _Header, key: str, where: str) -> None:
+def _check_parameter(header: Header, key: str, where: str) -> None:
     if key not in header.parameters:
         raise NetlistError(
             f"has no parameter {key!r}",
@@ -346,28 +241,9 @@ def _check_parameter(header: _Header, key: str, where: str) -> None:
         )
 
 
-def _needed(library: list[_Definition], theirs: _Definition) -> list[_Definition]:
-    """What the subcircuit names, directly or not, in the library's order."""
-    named: dict[str, list[_Definition]] = {}
-    for item in library:
-        # The model of a size is called nch.1, nch.2, …; a transistor names nch.
-        for name in {item.name, re.sub(r"\.\d+\Z", "", item.name)}:
-            named.setdefault(name, []).append(item)
-    kept, waiting = {id(theirs)}, [theirs]
-    while waiting:
-        item = waiting.pop()
-        for line in item.text:
-            for word in {*_BLANKS.split(line), *re.findall(r"[a-z_]\w*", line)}:
-                for other in named.get(word, ()):
-                    if id(other) not in kept:
-                        kept.add(id(other))
-                        waiting.append(other)
-    return [item for item in library if id(item) in kept]
-
-
 def _renamed(
-    kept: list[_Definition], theirs: _Definition, name: str, where: str
-) -> tuple[list[_Definition], str]:
+    kept: list[Definition], theirs: Definition, name: str, where: str
+) -> tuple[list[Definition], str]:
     """Give the user's subcircuit another name than the wrapper's, which ngspice would confuse."""
     taken = {
         statement.text.split()[1]
@@ -392,7 +268,7 @@ def _renamed(
         *middle,
         Statement(f".ends {called}", last.where),
     )
-    new = _Definition("subckt", called, body)
+    new = Definition("subckt", called, body)
     return [new if item is theirs else item for item in kept], called
 
 
