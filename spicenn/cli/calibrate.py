@@ -36,6 +36,8 @@ Exits with 3 where the calibration is refused; what is written then is the popul
 @options.trials
 @options.timeout
 @click.option("-o", "--output", type=FILE, required=True, help="Where the chip's model goes.")
+@options.allow_include
+@options.trust_model
 @options.as_json
 def calibrate(
     surrogate: Path,
@@ -49,6 +51,8 @@ def calibrate(
     trials: int,
     timeout: float,
     output: Path,
+    allow_include: tuple[Path, ...],
+    trust_model: bool,
     as_json: bool,
 ) -> int:
     """Calibrate SURROGATE to one chip from a few probes.
@@ -68,7 +72,7 @@ def calibrate(
     from spicenn.surrogate import Surrogate
     from spicenn.surrogate import calibrate as calibrate_surrogate
 
-    loaded = Surrogate.load(surrogate)
+    loaded = Surrogate.load(surrogate, allow_include=allow_include, trust_model=trust_model)
     names = tuple(port.name for port in loaded.design.program.inputs)
     if probes is not None:
         x = load_inputs(probes, names)

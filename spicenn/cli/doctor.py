@@ -22,6 +22,10 @@ Examples
 """
 
 
+# What ngspice may be built with; OSDI loads compiled Verilog-A.
+_PARTS = ("KLU", "XSPICE", "OSDI")
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that is slow or missing. ``fatal`` where nothing runs without it."""
@@ -90,7 +94,7 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if ngspice["library"] is None:
         lines.append(("ngspice", "no library"))
     else:
-        parts = [f"{name} {'yes' if ngspice[name.lower()] else 'no'}" for name in ("KLU", "XSPICE")]
+        parts = [f"{name} {'yes' if ngspice[name.lower()] else 'no'}" for name in _PARTS]
         version = ngspice["version"] or "of unknown version"
         lines.append(("ngspice", f"{version}, {', '.join(parts)}, {ngspice['library']}"))
     lines.append(("program", ngspice["executable"] or "no ngspice on PATH"))

@@ -18,8 +18,16 @@ Example
 @click.command(epilog=_EPILOG)
 @click.argument("store", type=FILE, metavar="STORE")
 @click.option("-o", "--output", type=FILE, required=True, help="Where the surrogate goes.")
+@options.allow_include
+@options.trust_model
 @options.as_json
-def fit(store: Path, output: Path, as_json: bool) -> None:
+def fit(
+    store: Path,
+    output: Path,
+    allow_include: tuple[Path, ...],
+    trust_model: bool,
+    as_json: bool,
+) -> None:
     """Fit a population surrogate to the chips of a study."""
     from spicenn.cli.files import make_parent
     from spicenn.cli.text import echo, echo_json
@@ -27,7 +35,7 @@ def fit(store: Path, output: Path, as_json: bool) -> None:
     from spicenn.surrogate import fit as fit_surrogate
 
     ds = open_record(store)
-    surrogate = fit_surrogate(ds)
+    surrogate = fit_surrogate(ds, allow_include=allow_include, trust_model=trust_model)
     make_parent(output)
     surrogate.save(output)
     if as_json:

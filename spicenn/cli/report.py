@@ -37,6 +37,8 @@ Examples
 @options.timeout
 @click.option("--pictures", is_flag=True, help="Write the figures as SVG and PNG beside the page.")
 @click.option("-o", "--output", type=FILE, required=True, help="An .html file or a folder.")
+@options.allow_include
+@options.trust_model
 @options.as_json
 def report(
     store: Path,
@@ -47,6 +49,8 @@ def report(
     timeout: float,
     pictures: bool,
     output: Path,
+    allow_include: tuple[Path, ...],
+    trust_model: bool,
     as_json: bool,
 ) -> None:
     """Write the study in STORE as one self-contained HTML page."""
@@ -58,16 +62,17 @@ def report(
     from spicenn.report import numbers, write_report
     from spicenn.study import open_record
 
+    trust: dict[str, Any] = {"allow_include": allow_include, "trust_model": trust_model}
     ds = open_record(store)
     y = None if labels is None else load_labels(labels)
     evidence = None
     if surrogate is not None and calibrated is not None and chip is not None:
-        evidence = _evidence(ds, surrogate, calibrated, chip, timeout)
-    page = write_report(ds, output, labels=y, evidence=evidence, pictures=pictures)
+        evidence = _evidence(ds, surrogate, calibrated, chip, timeout, trust)
+    page = write_report(ds, output, labels=y, evidence=evidence, pictures=pictures, **trust)
     if not as_json:
         echo(f"report    {page}")
         return
-    stated = numbers(ds, y)
+    stated = numbers(ds, y, **trust)
     point = stated.points[0]
     worst = stated.worst(point)
     echo_json(
@@ -90,7 +95,12 @@ def report(
 
 
 def _evidence(
-    ds: xr.Dataset, surrogate: Path, calibrated: Path, chip: int, timeout: float
+    ds: xr.Dataset,
+    surrogate: Path,
+    calibrated: Path,
+    chip: int,
+    timeout: float,
+    trust: dict[str, Any],
 ) -> Evidence:
     import numpy as np
 
@@ -104,8 +114,8 @@ def _evidence(
         raise InputError(
             "a surrogate cannot be shown beside a sweep", remedy="run one study without --sweep"
         )
-    population, module = Surrogate.load(surrogate), ChipModel.load(calibrated)
-    design = design_of(ds)
+    population, module = Surrogate.load(surrogate, **trust), ChipModel.load(calibrated, **trust)
+    design = design_of(ds, **trust)
     if population.design.hash != design.hash:
         raise InputError("the surrogate is of another design than the store", where=str(surrogate))
     inputs = tuple(np.asarray(ds[name].values) for name in input_names(design))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -113,18 +114,25 @@ def ideal_outputs(design: Design, inputs: tuple[NDArray[Any], ...]) -> tuple[NDA
     return tuple(np.asarray(result) for result in results)
 
 
-def numbers(ds: xr.Dataset, labels: NDArray[Any] | None = None) -> Numbers:
+def numbers(
+    ds: xr.Dataset,
+    labels: NDArray[Any] | None = None,
+    *,
+    allow_include: Sequence[str | Path] = (),
+    trust_model: bool = False,
+) -> Numbers:
     """Compute what a report states.
 
     Parameters
     ----------
     ds : a study's record.
     labels : (sample,) classes; without them chips are compared with the ideal network.
+    allow_include, trust_model : for the design in the record, as of ``Design.load``.
 
     Raises InputError where labels do not fit, DesignError for a record without a design,
     StoreError for a damaged one.
     """
-    design = design_of(ds)
+    design = design_of(ds, allow_include=allow_include, trust_model=trust_model)
     name = output_names(design)[0]
     inputs = tuple(np.asarray(ds[key].values) for key in input_names(design))
     ideal = np.asarray(ideal_outputs(design, inputs)[0], dtype=np.float64)

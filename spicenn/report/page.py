@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -47,6 +48,8 @@ def write_report(
     labels: NDArray[Any] | None = None,
     evidence: Evidence | None = None,
     pictures: bool = False,
+    allow_include: Sequence[str | Path] = (),
+    trust_model: bool = False,
 ) -> Path:
     """Write a study as a page.
 
@@ -57,6 +60,7 @@ def write_report(
     labels : (sample,) classes; without them chips are compared with the ideal network.
     evidence : of a surrogate on one chip (see ``gather``).
     pictures : also write each figure as SVG and PNG beside the page.
+    allow_include, trust_model : for the design in the record, as of ``Design.load``.
 
     Returns the page's path. Raises InputError where labels do not fit or the page
     cannot be written, DesignError for a record without a design, StoreError for energies
@@ -65,7 +69,8 @@ def write_report(
     target = Path(path)
     if target.suffix.lower() not in (".html", ".htm"):
         target = target / "index.html"
-    stated, spent = numbers(ds, labels), recorded(ds)
+    stated = numbers(ds, labels, allow_include=allow_include, trust_model=trust_model)
+    spent = recorded(ds)
     with drawing():
         sections = _sections(stated, ds, evidence, spent)
         html = _page(stated, sections, evidence, spent)

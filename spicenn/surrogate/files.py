@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ def save_module(module: ChipModel, path: Path) -> None:
     _write(path, "module", module.design, tensors, meta, module.provenance)
 
 
-def load_module(path: Path) -> ChipModel:
+def load_module(
+    path: Path, *, allow_include: Sequence[str | Path] = (), trust_model: bool = False
+) -> ChipModel:
     """See ``ChipModel.load``."""
-    design, tensors, meta, provenance = _read(path, "module")
+    design, tensors, meta, provenance = _read(path, "module", allow_include, trust_model)
     weights, draws = {}, {}
     for moment_name, shape in _shapes(design).items():
         weights[moment_name] = _tensor(path, tensors, f"weight_{moment_name}", shape)
@@ -58,9 +60,11 @@ def save_surrogate(surrogate: Surrogate, path: Path) -> None:
     _write(path, "surrogate", surrogate.design, tensors, meta, surrogate.provenance)
 
 
-def load_surrogate(path: Path) -> Surrogate:
+def load_surrogate(
+    path: Path, *, allow_include: Sequence[str | Path] = (), trust_model: bool = False
+) -> Surrogate:
     """See ``Surrogate.load``."""
-    design, tensors, meta, provenance = _read(path, "surrogate")
+    design, tensors, meta, provenance = _read(path, "surrogate", allow_include, trust_model)
     scales = meta.get("spread_scale")
     if not isinstance(scales, dict) or set(scales) != {layer.name for layer in design.layers}:
         raise _bad(path, "its spread_scale does not name the design's layers")
@@ -97,7 +101,9 @@ def _write(
     torch.save(content, path)
 
 
-def _read(path: Path, kind: str) -> tuple[Design, dict[str, Any], dict[str, Any], dict[str, str]]:
+def _read(
+    path: Path, kind: str, allow_include: Sequence[str | Path], trust_model: bool
+) -> tuple[Design, dict[str, Any], dict[str, Any], dict[str, str]]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds, all of them "not such a file"
@@ -121,7 +127,9 @@ def _read(path: Path, kind: str) -> tuple[Design, dict[str, Any], dict[str, Any]
     provenance = fields.get("provenance") if isinstance(fields, dict) else None
     if not isinstance(provenance, dict):
         raise _bad(path, "it has no provenance")
-    loaded = Design.from_bytes(design.numpy().tobytes())
+    loaded = Design.from_bytes(
+        design.numpy().tobytes(), allow_include=allow_include, trust_model=trust_model
+    )
     if provenance.get("design_hash") != loaded.hash:
         raise _bad(path, "its design is not the one that its provenance names")
     return loaded, tensors, fields, {str(key): str(value) for key, value in provenance.items()}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,7 +55,14 @@ class _Study:
 
 
 @one_thread()
-def fit(ds: xr.Dataset, *, rounds: int = 2, iterations: int = 3) -> Surrogate:
+def fit(
+    ds: xr.Dataset,
+    *,
+    rounds: int = 2,
+    iterations: int = 3,
+    allow_include: Sequence[str | Path] = (),
+    trust_model: bool = False,
+) -> Surrogate:
     """Learn what a design's chips have in common, and how far they differ.
 
     The technology gives the mean and spread of every tile's effective matrix. The
@@ -69,11 +77,12 @@ def fit(ds: xr.Dataset, *, rounds: int = 2, iterations: int = 3) -> Surrogate:
         out and counted.
     rounds : alternations between the chips' cells and the population.
     iterations : Gauss–Newton steps per chip and round at most.
+    allow_include, trust_model : for the design in the record, as of ``Design.load``.
 
     Raises CalibrationError where fewer than two chips came out, or the record still
     has a swept dimension; DesignError where it carries no design.
     """
-    study = _study(ds)
+    study = _study(ds, design_of(ds, allow_include=allow_include, trust_model=trust_model))
     layers = [layer.name for layer in study.design.layers]
     shift = {moment.tile.name: torch.zeros_like(moment.mean) for moment in study.moments}
     scale = dict.fromkeys(layers, 1.0)
@@ -98,8 +107,8 @@ def fit(ds: xr.Dataset, *, rounds: int = 2, iterations: int = 3) -> Surrogate:
     )
 
 
-def _study(ds: xr.Dataset) -> _Study:
-    design = _swept(ds, design_of(ds))
+def _study(ds: xr.Dataset, design: Design) -> _Study:
+    design = _swept(ds, design)
     names = output_names(design)
     wanted = {port.name: name for port, name in zip(design.program.outputs, names, strict=True)}
     for name in (*wanted.values(), *input_names(design), "status"):

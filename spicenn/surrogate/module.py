@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,11 +124,18 @@ class ChipModel(nn.Module):
         save_module(self, Path(path))
 
     @staticmethod
-    def load(path: str | Path) -> ChipModel:
-        """Read a saved module. Raises DesignError where the file is not one."""
+    def load(
+        path: str | Path, *, allow_include: Sequence[str | Path] = (), trust_model: bool = False
+    ) -> ChipModel:
+        """Read a saved module. Raises DesignError where the file is not one.
+
+        Parameters
+        ----------
+        allow_include, trust_model : for its design, as of ``Design.load``.
+        """
         from spicenn.surrogate.files import load_module
 
-        return load_module(Path(path))
+        return load_module(Path(path), allow_include=allow_include, trust_model=trust_model)
 
     def extra_repr(self) -> str:
         return f"{self.design!r}, {self.draws} draws"

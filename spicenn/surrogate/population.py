@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -94,11 +94,18 @@ class Surrogate:
         save_surrogate(self, Path(path))
 
     @staticmethod
-    def load(path: str | Path) -> Surrogate:
-        """Read a saved surrogate. Raises DesignError where the file is not one."""
+    def load(
+        path: str | Path, *, allow_include: Sequence[str | Path] = (), trust_model: bool = False
+    ) -> Surrogate:
+        """Read a saved surrogate. Raises DesignError where the file is not one.
+
+        Parameters
+        ----------
+        allow_include, trust_model : for its design, as of ``Design.load``.
+        """
         from spicenn.surrogate.files import load_surrogate
 
-        return load_surrogate(Path(path))
+        return load_surrogate(Path(path), allow_include=allow_include, trust_model=trust_model)
 
     def __repr__(self) -> str:
         return (

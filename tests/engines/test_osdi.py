@@ -272,3 +272,41 @@ def test_a_design_of_compiled_cells_is_refused_unless_trusted_and_exported_whole
     with NgspiceEngine() as engine:
         solution = engine.solve(tile.crossbar, g[None], v[None])
     np.testing.assert_allclose(plain, solution.current[0], rtol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default::spicenn.errors.SpicennWarning")
+def test_the_command_line_works_on_studies_of_compiled_cells_where_they_are_trusted(
+    build, tmp_path
+):
+    import torch
+    from click.testing import CliRunner
+
+    import spicenn as sn
+    from spicenn.cli.app import program
+
+    technology = Technology(
+        name="va", g_min=1e-6, g_max=100e-6, v_read=0.2, programming_error=0.02,
+        cell=cell_of(build()),
+    )  # fmt: skip
+    x = np.linspace(-1, 1, 32, dtype=np.float32).reshape(8, 4)
+    torch.manual_seed(1)
+    design = sn.compile(torch.nn.Linear(4, 2), x, technology=technology)
+    sn.monte_carlo(design, x, chips=2, seed=5, workers=1, store=tmp_path / "a.zarr")
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", design.sample(7, seed=5).run(x))
+    trust = ["--allow-include", str(build().parent), "--trust-model"]
+    for words in (
+        "fit {0}/a.zarr -o {0}/s.pt",
+        "calibrate {0}/s.pt --probes {0}/x.npy --outputs {0}/y.npy -o {0}/m.pt",
+        "report {0}/a.zarr --surrogate {0}/s.pt --calibrated {0}/m.pt --chip 1 -o {0}/r.html",
+    ):
+        command = words.format(tmp_path).split()
+        refused = CliRunner().invoke(program, command, prog_name="spicenn")
+        assert refused.exit_code == 1
+        assert "--trust-model" in refused.output
+        done = CliRunner().invoke(program, [*command, *trust], prog_name="spicenn")
+        assert done.exit_code in (0, 3), done.output
+        if command[0] == "fit":
+            assert "nonlinear in the cell 'mem'" in done.stderr
+    assert (tmp_path / "r.html").is_file()
