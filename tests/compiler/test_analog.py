@@ -63,6 +63,7 @@ def error(y, reference):
     return np.abs(y - reference).max() / np.abs(reference).max()
 
 
+@pytest.mark.slow
 @pytest.mark.ngspice
 @pytest.mark.parametrize("tile", [(128, 128), (5, 6)], ids=["one tile", "many tiles"])
 def test_an_ideal_relu_chip_is_the_network(ngspice, tile):
@@ -112,6 +113,7 @@ def test_an_ideal_pair_is_away_from_its_function_by_what_the_square_law_is(ngspi
     assert error(chip.run_analog(x, "nodal"), square) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.ngspice
 @pytest.mark.parametrize("activation", NEURONS)
 def test_the_twin_follows_a_manufactured_chip(ngspice, activation):

@@ -66,6 +66,7 @@ def near(value, rel=1e-9):
     return pytest.approx(value, rel=rel, abs=0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile", [(128, 128), (3, 4)], ids=["one tile", "many tiles"])
 def test_every_conversion_of_an_mlp_is_paid_for(ngspice, tile):
     """A DAC for every input whatever the tiles, an ADC for every output of every row of tiles.
@@ -107,6 +108,7 @@ def test_slices_have_an_adc_each(ngspice):
     assert found.energy[0, :, DAC].tolist() == [near(5 * 2e-13), near(4 * 2e-13)]
 
 
+@pytest.mark.slow
 def test_a_convolution_is_sampled_at_positions_and_counted_at_all(ngspice):
     """3 x 3 positions, two groups of one channel: 4 inputs and 2 outputs each.
 
@@ -196,6 +198,7 @@ def test_one_circuit_pays_for_its_ends_alone(ngspice):
     assert not hybrid.energy[..., NEURON].any()
 
 
+@pytest.mark.slow
 def test_rows_of_a_sample_follow_each_other(ngspice):
     """A linear layer over (sample, 3, 5) has its circuit used three times a sample."""
     torch.manual_seed(1)
