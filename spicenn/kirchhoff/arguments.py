@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from spicenn.arrays import is_tensor, namespace
 from spicenn.errors import InputError
-from spicenn.kirchhoff.laws import is_tensor, namespace
 
 # In place of v: an argument that nobody can pass by mistake.
 NO_SAMPLES: Any = object()

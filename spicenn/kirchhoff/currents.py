@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from spicenn.arrays import is_tensor
 from spicenn.errors import InputError
 from spicenn.kirchhoff import linear, newton
 from spicenn.kirchhoff.arguments import NO_SAMPLES, Arrays, arrays, checked_law, tolerance
-from spicenn.kirchhoff.laws import Cells, GatedLaw, Law, is_tensor, with_parameters
+from spicenn.kirchhoff.laws import Cells, GatedLaw, Law, with_parameters
 from spicenn.kirchhoff.linear import require_converged
 from spicenn.kirchhoff.matrix import Solve, product, solver, transfer_matrix
 from spicenn.kirchhoff.threads import thread_count

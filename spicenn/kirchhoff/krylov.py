@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from spicenn.kirchhoff.laws import namespace
+from spicenn.arrays import namespace
 
 # Ordinary arrays take 2 to 6.
 _STEPS = 60

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from spicenn.arrays import is_tensor, namespace
 from spicenn.errors import InputError
 
 
@@ -282,14 +282,3 @@ def check_values(
                     else f"{name} = {shown!r} is not finite",
                     where=type(law).__name__,
                 )
-
-
-def is_tensor(x: Any) -> bool:
-    """True for a torch tensor; never loads torch."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(x, torch.Tensor)
-
-
-def namespace(x: Any) -> Any:
-    """Return torch for a tensor, NumPy for anything else."""
-    return sys.modules["torch"] if is_tensor(x) else np

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from spicenn.arrays import namespace
 from spicenn.kirchhoff import linear
-from spicenn.kirchhoff.laws import namespace
 
 # (g, r_wordline, r_bitline, v) as ``linear.solve`` takes them to the currents
 # (chip, sample, bitline) and the residuals (chip, sample).

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spicenn.arrays import namespace
 from spicenn.errors import ConvergenceError, InputError
-from spicenn.kirchhoff.laws import Sinh, namespace
+from spicenn.kirchhoff.laws import Sinh
 
 Array = NDArray[np.float64]
 

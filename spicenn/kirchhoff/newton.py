@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from spicenn.arrays import namespace
 from spicenn.kirchhoff import linear
 from spicenn.kirchhoff.krylov import fixed_point, total
-from spicenn.kirchhoff.laws import Cells, GatedLaw, Law, namespace, with_parameters
+from spicenn.kirchhoff.laws import Cells, GatedLaw, Law, with_parameters
 from spicenn.kirchhoff.linear import Fields
 
 # Down an exponential a step is one of its scale voltages; other laws take 2 to 8.

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from scipy.constants import Boltzmann
 
+from spicenn.arrays import is_tensor
 from spicenn.errors import InputError
 from spicenn.kirchhoff import linear
 from spicenn.kirchhoff.arguments import NO_SAMPLES, arrays, checked_law, is_real, tolerance
-from spicenn.kirchhoff.laws import GatedLaw, Law, is_tensor, small_signal, with_parameters
+from spicenn.kirchhoff.laws import GatedLaw, Law, small_signal, with_parameters
 from spicenn.kirchhoff.linear import Array, require_converged
 from spicenn.kirchhoff.threads import thread_count
 

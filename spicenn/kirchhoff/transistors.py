@@ -18,7 +18,8 @@ from typing import Any
 
 from scipy.constants import Boltzmann, elementary_charge
 
-from spicenn.kirchhoff.laws import check_values, namespace
+from spicenn.arrays import namespace
+from spicenn.kirchhoff.laws import check_values
 
 # Where KP and VTO are given [K]: tnom of the models in ``netlists``.
 NOMINAL_TEMPERATURE = 300.0

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from spicenn.arrays import as_like, is_tensor, namespace
 from spicenn.errors import NetlistError
-from spicenn.periphery.arrays import as_like, is_tensor, namespace
 from spicenn.periphery.instance import instance
 from spicenn.periphery.linearity import Array, check_bits, step_widths
 from spicenn.technology import Converter

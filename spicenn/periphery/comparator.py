@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spicenn.periphery.arrays import as_like, namespace
+from spicenn.arrays import as_like, namespace
 from spicenn.periphery.instance import instance
 from spicenn.technology import Comparator
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from spicenn.periphery.arrays import as_like, namespace
+from spicenn.arrays import as_like, namespace
 from spicenn.periphery.instance import instance
 from spicenn.technology import Driver
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from spicenn.arrays import as_like, namespace
 from spicenn.errors import InputError
-from spicenn.periphery.arrays import as_like, namespace
 from spicenn.periphery.instance import instance
 from spicenn.technology import Neuron
 

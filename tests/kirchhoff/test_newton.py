@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import spicenn as sn
+from spicenn.arrays import namespace
 from spicenn.errors import ConvergenceError, InputError
 from spicenn.kirchhoff import Fefet, GatedLaw, Law, Ohmic, Rram1T1R, Sinh, linear, newton
-from spicenn.kirchhoff.laws import namespace
 from tests.kirchhoff.reference import kirchhoff
 from tests.kirchhoff.strategies import cases
 

@@ -1,4 +1,4 @@
-"""One model for NumPy arrays and torch tensors, without loading torch."""
+"""One code for NumPy arrays and torch tensors, without loading torch."""
 
 from __future__ import annotations
 
