@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,6 @@ from torch import nn
 
 from spicenn.compiler.threads import one_thread
 
-_TRAINING = 1297
 _EPOCHS = 30
 
 
@@ -45,14 +43,12 @@ class DigitClassifier(nn.Module):
 
 
 def load() -> Digits:
-    """Return the images in a fixed shuffled order."""
-    from sklearn.datasets import load_digits
+    """Return the images of ``load_digits`` as vectors, in its order."""
+    from spicenn.datasets import load_digits
 
-    data: Any = load_digits()
-    order = np.random.default_rng(0).permutation(len(data.target))
-    x = (data.data[order] / 16).astype(np.float32)
-    y = data.target[order].astype(np.int64)
-    return Digits(x[:_TRAINING], y[:_TRAINING], x[_TRAINING:], y[_TRAINING:])
+    images = load_digits()
+    rows = [x.reshape(len(x), -1) for x in (images.train, images.test)]
+    return Digits(rows[0], images.train_labels, rows[1], images.test_labels)
 
 
 def train(digits: Digits, seed: int) -> DigitClassifier:

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 from torch import nn
 
 import spicenn as sn
 from spicenn.compiler.design import Design
+from spicenn.datasets import load_digits
 from spicenn.engines import open_engine
 from spicenn.engines.engine import Engine
 from spicenn.surrogate import ChipModel, Surrogate
@@ -41,10 +41,9 @@ class Images:
 
 def load(tests: int) -> Images:
     """Return the images, as many test images as asked for."""
-    x, y = load_digits(return_X_y=True)
-    order = np.random.default_rng(0).permutation(len(x))
-    x, y = (x[order] / 16).astype(np.float32), y[order]
-    return Images(x[:TRAINING], y[:TRAINING], x[TRAINING : TRAINING + tests])
+    digits = load_digits(TRAINING)
+    train, test = (x.reshape(len(x), -1) for x in (digits.train, digits.test[:tests]))
+    return Images(train, digits.train_labels, test)
 
 
 def train(images: Images, hidden: int, epochs: int) -> nn.Module:
