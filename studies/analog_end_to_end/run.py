@@ -337,8 +337,8 @@ def picture(results: dict[str, Any], path: Path) -> None:
     left.set_xscale("log")
     left.set_yticks(range(len(names)), names)
     left.invert_yaxis()
-    left.set_xlabel("rms difference, hybrid to analog, over the outputs' deviation")
-    right.set_xlabel("accuracy of the analog chip, % (dotted: torch)")
+    left.set_xlabel("hybrid against analog, rms over deviation")
+    right.set_xlabel("accuracy, analog, % (dotted: torch)")
     right.legend(frameon=False)
     figure.savefig(path, dpi=150)
 
