@@ -68,8 +68,18 @@ class Chip:
         return replace(self, cycle=cycle, measured=None)
 
     def at(self, time: float) -> Chip:
-        """The same chip ``time`` seconds after its programming; see ``Drift``."""
-        return replace(self, design=self.design.with_technology({"drift.time": time}))
+        """The same chip ``time`` seconds after its programming; see ``Drift``.
+
+        Measured conductances are of the design's own ``drift.time`` and fade from there on,
+        by the exponents drawn for their cells.
+        """
+        later = replace(self, design=self.design.with_technology({"drift.time": time}))
+        if self.measured is None:
+            return later
+        drawn = replace(self, measured=None).conductances()
+        faded = replace(later, measured=None).conductances()
+        measured = {name: g * (faded[name] / drawn[name]) for name, g in self.measured.items()}
+        return replace(later, measured=measured)
 
     @property
     def wafer_position(self) -> tuple[float, float]:

@@ -99,20 +99,30 @@ class Design:
         assert chips is not None
         return [Chip(self, index, seed) for index in chips]
 
-    def measured(self, conductances: MappingType[str, Any], *, seed: int, chip: int = 0) -> Chip:
+    def measured(
+        self, conductances: MappingType[str, Any] | str | Path, *, seed: int, chip: int = 0
+    ) -> Chip:
         """Return the chip whose cells were measured.
 
         Parameters
         ----------
         conductances : (wordline, bitline) [S] of every tile by its name, e.g. what
-            ``Chip.conductances`` returns, or an opened ``.npz`` of them.
+            ``Chip.conductances`` returns; or the path of a ``.npz`` of them, or of a ``.csv``
+            of the one tile that there is, see ``technology.fit.load_conductances``.
         seed, chip : of the draws that a measurement does not fix: reads, converters.
 
-        Raises InputError for a tile that is missing, unknown, or of another shape, and
-        for values that are not finite or below 0.
+        Raises InputError for a tile that is missing, unknown, or of another shape, for
+        values that are not finite or below 0, and for a file that is no map.
         """
         from spicenn.compiler.chip import Chip
 
+        if isinstance(conductances, str | Path):
+            from spicenn.technology.fit import load_conductances
+
+            path = Path(conductances)
+            conductances = load_conductances(path)
+            if path.suffix == ".csv" and len(self.tiles) == 1:  # whatever the file is called
+                conductances = {self.tiles[0].name: conductances[path.stem]}
         return Chip(self, chip, seed, measured=checked_map(self.tiles, conductances))
 
     def probe_vectors(self, x_like: Any, *, count: int, seed: int, steps: int = 100) -> Any:

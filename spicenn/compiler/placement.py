@@ -135,7 +135,12 @@ def checked_map(
     for tile in tiles:
         if tile.name not in conductances:
             raise InputError("its conductances are missing", where=f"tile {tile.name}")
-        g = np.array(conductances[tile.name], dtype=np.float64)
+        try:
+            g = np.array(conductances[tile.name], dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"its conductances are not numbers: {error}", where=f"tile {tile.name}"
+            ) from error
         if g.shape != tile.g_target.shape:
             raise InputError(
                 f"conductances of shape {g.shape}, expected {tile.g_target.shape}",
