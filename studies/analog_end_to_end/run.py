@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class SquareLaw(nn.Module):
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Images:
     """Digits in [0, 1], (sample, 64) float32, in a fixed shuffled order."""
 
@@ -136,14 +137,20 @@ def train(images: Images, activation: str, hidden: int, epochs: int) -> nn.Seque
 
 def compiled(model: nn.Module, images: Images, cause: Cause) -> Design:
     """Map to an ideal technology but for the cause."""
+    return mapped(model, images, cause.quantile).with_technology(cause.changes)
+
+
+@lru_cache(maxsize=8)
+def mapped(model: nn.Module, images: Images, quantile: float | None) -> Design:
+    """Map to the ideal technology."""
     seen = images.train
-    if cause.quantile is None:
+    if quantile is None:
         seen = np.concatenate([images.train, images.test])
     return sn.compile(
         model,
         torch.as_tensor(images.train[:4].astype(np.float64)),
-        technology=sn.Technology.preset("ideal").replace(cause.changes),
-        mapping=sn.Mapping(input_quantile=cause.quantile or 1.0),
+        technology=sn.Technology.preset("ideal"),
+        mapping=sn.Mapping(input_quantile=quantile or 1.0),
         calibration=torch.as_tensor(seen.astype(np.float64)),
     )
 
@@ -360,7 +367,7 @@ def main() -> None:
     options.causes, activations, epochs = CAUSES, list(ACTIVATIONS), 60
     if options.smoke:
         options.causes, activations, epochs = (CAUSES[0], CAUSES[-1]), ["relu"], 1
-        options.hidden, options.chips, options.images = 2, 2, 10
+        options.hidden, options.chips, options.images = 2, 1, 10
         options.simulated, options.simulated_images, options.transients = 1, 4, 1
     images = load(options.images)
     results: dict[str, Any] = {}
