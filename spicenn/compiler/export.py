@@ -120,12 +120,14 @@ def write_network(chip: Chip, directory: Path, x: Any) -> Path:
     }
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        _replace(directory / "network.cir", render_network(analog.network, v, header=headline))
+        models = _copy_models(design.technology.cell, directory)
+        sweep = render_network(analog.network, v, header=headline)
+        _replace(directory / "network.cir", _with_models(sweep, models))
         step = render_network(
             analog.network, v[:1], header=headline, step=(scale / 100, 8 * scale),
             tolerances=TRANSIENT,
         )  # fmt: skip
-        _replace(directory / "network_step.cir", step)
+        _replace(directory / "network_step.cir", _with_models(step, models))
         path = directory / "manifest.json"
         _replace(path, json.dumps(manifest, indent=1) + "\n")
     except OSError as error:

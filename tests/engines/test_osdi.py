@@ -273,6 +273,16 @@ def test_a_design_of_compiled_cells_is_refused_unless_trusted_and_exported_whole
         solution = engine.solve(tile.crossbar, g[None], v[None])
     np.testing.assert_allclose(plain, solution.current[0], rtol=1e-9)
 
+    # So is that of the chip as one circuit.
+    manifest = json.loads(chip.to_spice(tmp_path / "network", x, analog=True).read_text())
+    subprocess.run(
+        ["ngspice", "-b", "-r", raw, tmp_path / "network" / "network.cir"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    found = read_raw(raw)
+    plain = np.array([found[f"v(x1_{k})"] for k in range(2)]).T / manifest["unit_volts"]
+    np.testing.assert_allclose(plain, chip.run_analog(x), rtol=1e-6)
+
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default::spicenn.errors.SpicennWarning")
