@@ -22,6 +22,7 @@ from spicenn.compiler.placement import tile_generator
 from spicenn.compiler.program import CROSSBAR, Node, Program, Ref, execute, leaves
 from spicenn.compiler.tiling import bias_rows
 from spicenn.engines.analog.network import AnalogNetwork, Block, Stage
+from spicenn.engines.laws import as_resistors
 from spicenn.errors import CompileError, InputError
 from spicenn.periphery.neuron import Activation, relu_range
 from spicenn.periphery.neuron import draw_offset as draw_neuron_offset
@@ -339,7 +340,7 @@ def _noise_lines(
         driven = np.concatenate([stage.gain * volts[s], stage.bias])
         tiles = [tile for tile in design.tiles if tile.layer is layer]
         for tile, block in zip(tiles, stage.blocks, strict=True):
-            g = block.cells.g
+            _, g, _ = as_resistors(block.crossbar, block.cells.g, block.cells.parameters)
             v = driven[block.row : block.row + len(g), np.newaxis]
             read = Read(design.technology, tile, chip.seed, [chip.index], trial + 1)
             series = transient_noise(
