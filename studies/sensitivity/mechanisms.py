@@ -29,7 +29,8 @@ class Mechanism:
     bits : the choice of the mapping that the magnitude sets, where it is a resolution.
     preset : the technology that it is studied in.
     alike : the same on every chip, so that one stands for all.
-    fewer : chips are divided by this, where a cell's law takes Newton's method its time.
+    chips : factor on their number: more where few chips have what many lose by, fewer where
+        a cell's law takes Newton's method its time.
     """
 
     name: str
@@ -44,7 +45,7 @@ class Mechanism:
     bits: Literal["adc_bits", "input_bits", "cell_bits"] | None = None
     preset: str = "ideal"
     alike: bool = False
-    fewer: int = 1
+    chips: float = 1.0
 
     def show(self, x: float) -> str:
         """A magnitude as text, without its unit."""
@@ -129,11 +130,11 @@ MECHANISMS = (
     ),
     Mechanism(
         "dead wordlines", "share of lines", _keys("variation.dead_wordlines"),
-        1e-3, _ROUGH, 1.0, exponent=0.5,
+        1e-3, _ROUGH, 1.0, exponent=0.5, chips=10.0,
     ),
     Mechanism(
         "dead bitlines", "share of lines", _keys("variation.dead_bitlines"),
-        1e-3, _ROUGH, 1.0, exponent=0.5,
+        1e-3, _ROUGH, 1.0, exponent=0.5, chips=10.0,
     ),
     Mechanism(
         "cell levels", "bits", _none, 2.0**-4, f"{_ROUGH}: 16 levels", 2.0**-1, bits="cell_bits",
@@ -149,11 +150,11 @@ MECHANISMS = (
         4.1e-9,
         "1 mV µm per nm of gate oxide, Pelgrom, Tuinhout, Vertregt, IEDM 1998, as preset "
         "hfox-1t1r",
-        1e-6, preset="hfox-1t1r", fewer=4,
+        1e-6, preset="hfox-1t1r", chips=0.25,
     ),
     Mechanism(
         "gain mismatch, 1T1R", "A_β [m]", _keys("variation.a_beta"), 1e-8, _AS_HFOX, 1e-5,
-        preset="hfox-1t1r", fewer=4,
+        preset="hfox-1t1r", chips=0.25,
     ),
     Mechanism("drift", "ln(1 + t / 20 s)", _drifted, math.log1p(_YEAR / _T0),
         f"one year; {_PCM}", 40.0, with_=_PCM_DRIFT,

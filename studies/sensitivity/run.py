@@ -167,7 +167,7 @@ class Curve:
 
     def __init__(self, bench: Bench, mechanism: Mechanism, chips: int) -> None:
         self.bench, self.mechanism = bench, mechanism
-        self.chips = 1 if mechanism.alike else max(1, chips // mechanism.fewer)
+        self.chips = 1 if mechanism.alike else max(1, round(chips * mechanism.chips))
         self.still = bench.scores(mechanism, 0.0, 1)
         self.right = bench.right(self.still)
         self._lost: dict[float, Array] = {}
@@ -363,6 +363,8 @@ def summary(rows: list[dict[str, Any]], top: float) -> str:
         f"points from torch ({zero['name']})"
     ]
     for what in ("permuted labels", "random networks"):
+        if not math.isfinite(rows[0][f"{what} at zero"]):
+            continue
         ranges = []
         for where in ("zero", "critical"):
             values = [row[f"{what} at {where}"] for row in rows]
@@ -385,7 +387,7 @@ def summary(rows: list[dict[str, Any]], top: float) -> str:
 
 
 def figure(results: Mapping[str, Any], target: float, path: Path) -> None:
-    """Margins of every mechanism, smallest on top, with intervals over chips."""
+    """Margins, smallest on top: thick lines are intervals over chips, thin ones over images."""
     from spicenn.report.style import INK, MINUS, MUTED, PLUS, drawing, grid, new_figure, save
 
     names = [row["name"] for row in next(iter(results.values()))["rows"]]
@@ -398,9 +400,11 @@ def figure(results: Mapping[str, Any], target: float, path: Path) -> None:
             colour = (PLUS, MINUS)[index % 2]
             for row in result["rows"]:
                 y = names.index(row["name"]) - 0.15 + shift * index
-                ends = row["interval"].get("chips", [row["margin"]] * 2)
-                if row["bound"] != ">":
-                    axes.plot(ends, [y, y], color=colour, linewidth=1.3, solid_capstyle="butt")
+                largest = (row["curve"][-1][0] / row["typical"]) ** row["exponent"]
+                for unit, width in (("images", 0.6), ("chips", 2.2)):
+                    ends = [min(end, largest) for end in row["interval"].get(unit, ())]
+                    if row["bound"] != ">" and ends:
+                        axes.plot(ends, [y, y], color=colour, linewidth=width)
                 marker = {"": "o", "≤": "<", ">": ">"}[row["bound"]]
                 axes.plot([row["margin"]], [y], marker, color=colour, markersize=3.6)
             axes.plot([], [], "o", color=colour, markersize=3.6, label=name)
@@ -412,7 +416,7 @@ def figure(results: Mapping[str, Any], target: float, path: Path) -> None:
         axes.tick_params(axis="y", length=0, colors=INK)
         axes.set_xlabel("margin: critical over typical magnitude, as an amplitude", color=MUTED)
         axes.set_title(f"What costs {100 * target:g} points of accuracy first, each alone")
-        axes.legend(loc="lower left")
+        axes.legend(loc="upper right")
         grid(axes, "both")
         save(picture, path)
 
