@@ -144,6 +144,7 @@ def test_workers_change_no_bit_and_chips_may_come_in_any_order(timed, two, undis
     assert_same(other, undisturbed.sel(chip=[2, 0]))
 
 
+@pytest.mark.slow
 def test_a_study_is_not_disturbed_by_energies_in_its_store(design, x, finished, address, tmp_path):
     """Its files stay as they are; it opens, is extended and is measured on with them there."""
     store = tmp_path / "store"
