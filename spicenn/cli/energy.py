@@ -102,6 +102,7 @@ def energy(
     from spicenn.cli.progress import chip_progress
     from spicenn.cli.text import note
     from spicenn.compiler.embedded import design_of, input_names
+    from spicenn.compiler.energy import takes_time
     from spicenn.errors import InputError
     from spicenn.study import measure_energy, open_record
 
@@ -114,6 +115,12 @@ def energy(
                 where=str(store),
                 remedy=f"ask for fewer, or run a study of more {what}",
             )
+    if not takes_time(design.technology):
+        note(
+            f"nothing in the technology {design.technology.name!r} takes time: energy and latency "
+            "are those of the input's own step; see c_wordline, c_bitline, c_cell and "
+            "periphery.tia.bandwidth, or take hfox-1t1r"
+        )
     x = tuple(np.asarray(ds[name].values[:samples]) for name in input_names(design))
     try:
         measured = measure_energy(

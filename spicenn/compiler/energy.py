@@ -23,10 +23,12 @@ from spicenn.engines.analog import COMPONENTS as CIRCUITS
 from spicenn.engines.analog import AnalogNetwork, Block, Stage, transient
 from spicenn.engines.nodal import NodalEngine
 from spicenn.errors import InputError, Status, error_of
+from spicenn.technology.variation import Cells
 
 if TYPE_CHECKING:
     from spicenn.compiler.chip import Chip
     from spicenn.engines.ngspice.client import NgspiceEngine
+    from spicenn.technology import Technology
 
 Mode = Literal["hybrid", "analog"]
 COMPONENTS = (*CIRCUITS, "dac", "adc")
@@ -84,6 +86,13 @@ def measure(
     return _hybrid(chip, x, engine, tolerance, positions, progress)
 
 
+def takes_time(technology: Technology) -> bool:
+    """Whether a circuit of this technology settles later than its inputs do."""
+    tia = technology.periphery.tia
+    capacitances = (technology.c_wordline, technology.c_bitline, technology.c_cell, tia.c_in)
+    return tia.bandwidth is not None or any(capacitances)
+
+
 def _analog(
     chip: Chip, x: Any, engine: NgspiceEngine, tolerance: float, progress: Progress | None
 ) -> Energy:
@@ -126,7 +135,7 @@ def _hybrid(
     design = chip.design
     uses: list[tuple[PlacedTile, Array]] = []
 
-    def observe(tile: PlacedTile, _g: Array, v: Array, _current: Array) -> None:
+    def observe(tile: PlacedTile, _: Cells, v: Array, _current: Array) -> None:
         uses.append((tile, v[0, 0]))  # (sample, position, pulse, wordline)
 
     inputs = as_inputs(design, x)

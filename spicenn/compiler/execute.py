@@ -32,9 +32,9 @@ KEEP = frozenset({"bitline_current", "g_target", "g"})
 # Cells of a tile of one chip.
 CellSource = Callable[[PlacedTile, int], Cells]
 
-# Called for every tile of every use: tile, (chip, wordline, bitline) conductances,
+# Called for every tile of every use: tile, its cells on every chip, chip first,
 # (chip or 1, trial or 1, sample, position, pulse, wordline) voltages and the currents.
-Observer = Callable[[PlacedTile, Array, Array, Array], None]
+Observer = Callable[[PlacedTile, Cells, Array, Array], None]
 
 
 def run_chips(
@@ -209,7 +209,7 @@ class _Run:
                     self.message[chip] = f"tile {tile.name}: {message}"
             current[alive[solution.status != Status.OK]] = np.nan
         if self.observer is not None:
-            self.observer(tile, g, v, current)
+            self.observer(tile, cells, v, current)
         current = self._add_noise(tile, g, v, current, use)
         if "bitline_current" in self.keep:
             whole = (len(self.chips), self.trials, *current.shape[2:])

@@ -19,6 +19,7 @@ from spicenn.errors import InputError
 from spicenn.technology import Cell
 from spicenn.technology.osdi import verified_bytes
 from spicenn.technology.toml import to_dict
+from spicenn.technology.variation import Cells
 
 if TYPE_CHECKING:
     import torch
@@ -210,7 +211,7 @@ def _measured(chip: Chip, inputs: tuple[NDArray[Any], ...], engine: str | Engine
     stimuli: Stimuli = []
     uses: dict[str, int] = {}
 
-    def observe(tile: PlacedTile, g: Array, v: Array, current: Array) -> None:
+    def observe(tile: PlacedTile, _: Cells, v: Array, _current: Array) -> None:
         use = uses.get(tile.name, 0)
         uses[tile.name] = use + 1
         stimuli.append((tile, use, v[0, 0]))

@@ -17,6 +17,7 @@ from spicenn.errors import EngineError
 from spicenn.kirchhoff import crossbar_currents
 from spicenn.report.numbers import Array
 from spicenn.report.style import INK, MINUS, MUTED, PLUS, bare, new_figure
+from spicenn.technology.variation import Cells
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +54,7 @@ def view(
     g = cells.g
     seen: list[tuple[Array, Array]] = []
 
-    def observe(at: PlacedTile, _g: Array, v: Array, current: Array) -> None:
+    def observe(at: PlacedTile, _: Cells, v: Array, current: Array) -> None:
         if at.name == tile.name and not seen:
             seen.append((v, current))
 

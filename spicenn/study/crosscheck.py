@@ -16,6 +16,7 @@ from spicenn.compiler.placement import PlacedTile
 from spicenn.compiler.result import Result
 from spicenn.engines.engine import Engine
 from spicenn.errors import InputError, NgspiceNotFound, SpicennError, Status, StoreError
+from spicenn.technology.variation import Cells
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -86,7 +87,7 @@ class Crosscheck:
         self._largest = np.zeros(len(chips))
         self._message: dict[int, str] = {}
 
-    def __call__(self, tile: PlacedTile, g: Array, v: Array, current: Array) -> None:
+    def __call__(self, tile: PlacedTile, cells: Cells, v: Array, current: Array) -> None:
         """See ``compiler.execute.Observer``. Raises NgspiceNotFound."""
         if not self.checked.any():
             return
@@ -98,9 +99,9 @@ class Crosscheck:
         if rows.size:
             voltages = v.reshape(len(v), -1, v.shape[-1])
             currents = current.reshape(len(current), -1, current.shape[-1])
-            crashed = self._compare(tile, rows, g, voltages, currents)
+            crashed = self._compare(tile, rows, cells, voltages, currents)
             # As everywhere in a study, a simulator that died is given one more chance.
-            for row in self._compare(tile, crashed, g, voltages, currents):
+            for row in self._compare(tile, crashed, cells, voltages, currents):
                 self._fail(row, tile, "the simulator died twice")
         self.seconds += perf_counter() - start
 
@@ -119,13 +120,18 @@ class Crosscheck:
         return replace(result, message=tuple(messages)), discrepancy
 
     def _compare(
-        self, tile: PlacedTile, rows: NDArray[np.intp], g: Array, v: Array, current: Array
+        self, tile: PlacedTile, rows: NDArray[np.intp], cells: Cells, v: Array, current: Array
     ) -> NDArray[np.intp]:
         """Run rows in the reference; return those of them whose simulator died."""
         if not rows.size:
             return rows
         try:
-            solution = self._reference.solve(tile.crossbar, g[rows], v if len(v) == 1 else v[rows])
+            solution = self._reference.solve(
+                tile.crossbar,
+                cells.g[rows],
+                v if len(v) == 1 else v[rows],
+                {name: values[rows] for name, values in cells.parameters.items()},
+            )
         except NgspiceNotFound:
             raise
         except SpicennError as error:

@@ -32,7 +32,8 @@ class Variation:
     wafer : relative change of the conductance from a wafer's centre to its edge, as r².
     stuck_on, stuck_off : probability of a cell that stays at g_max, or at ``G_FLOOR``.
     dead_wordlines, dead_bitlines : probability of a line whose cells are all open.
-    a_vt : Pelgrom's A_VT of the cell's transistor [V m]: σ(V_T) = A_VT / √(W L).
+    a_vt : A_VT of the cell's transistor [V m]: σ(V_T) = A_VT / √(W L) of each one. Where a
+        foundry gives that of a pair's difference, as Pelgrom did, it is √2 too large here.
     a_beta : Pelgrom's A_β [m]: σ(β) / β = A_β / √(W L).
 
     Raises TechnologyError naming the key, the value and the allowed range.

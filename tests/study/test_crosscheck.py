@@ -19,10 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import spicenn as sn
+from spicenn.circuit import load_cell
 from spicenn.compiler.execute import as_inputs, run_chips
 from spicenn.engines import open_engine
 from spicenn.engines.engine import Engine
 from spicenn.engines.ngspice.client import NgspiceEngine
+from spicenn.engines.nodal import NodalEngine
 from spicenn.errors import (
     InputError,
     NgspiceNotFound,
@@ -38,7 +40,7 @@ from spicenn.study.plan import plan
 from spicenn.study.run import _measured
 from spicenn.study.schedule import Job
 from spicenn.study.task import Payload, StudyPlugin
-from tests.study.conftest import assert_same
+from tests.study.conftest import assert_same, compiled
 from tests.study.programs import running
 
 # Ohmic tiles with wires: ngspice and the nodal solution differ by rounding alone.
@@ -289,6 +291,17 @@ def test_a_reference_that_runs_into_its_limit_is_loud_and_ends_nothing(design, x
     found = agreement(ds)
     assert found is not None
     assert (found.exceeded, found.failed) == (2, 2)
+
+
+@pytest.mark.ngspice
+@pytest.mark.slow
+def test_cells_that_differ_in_more_than_conductance_are_the_same_on_both_engines(x):
+    """1T1R cells, 50 mV of threshold mismatch: left out of either, currents part by percents."""
+    cell = load_cell("rram_1t1r", vgate=1.2)
+    mismatched = compiled(cell=cell).with_technology({"variation.a_vt": 5e-2 * 4e-7})
+    assert mismatched.sample(0, 7).cells(mismatched.tiles[0]).parameters["dvt"].std() > 0.01
+    _, found = compare(mismatched, x, (0, 1), fast=NodalEngine())
+    assert found.max() < 1e-6
 
 
 @pytest.mark.ngspice
