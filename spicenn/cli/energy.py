@@ -115,12 +115,6 @@ def energy(
                 where=str(store),
                 remedy=f"ask for fewer, or run a study of more {what}",
             )
-    if not takes_time(design.technology):
-        note(
-            f"nothing in the technology {design.technology.name!r} takes time: energy and latency "
-            "are those of the input's own step; see c_wordline, c_bitline, c_cell and "
-            "periphery.tia.bandwidth, or take hfox-1t1r"
-        )
     x = tuple(np.asarray(ds[name].values[:samples]) for name in input_names(design))
     try:
         measured = measure_energy(
@@ -139,6 +133,12 @@ def energy(
     except KeyboardInterrupt:
         note(f"what is finished is in {shlex.quote(str(store))}; the same command goes on")
         raise
+    if not takes_time(design.technology):
+        note(
+            f"nothing in the technology {design.technology.name!r} takes time: energy and latency "
+            "are those of the input's own step; see c_wordline, c_bitline, c_cell and "
+            "periphery.tia.bandwidth, or take hfox-1t1r"
+        )
     return _summarise(measured, store, as_json=as_json)
 
 

@@ -32,6 +32,7 @@ def test_energy_is_printed_recorded_and_shown_by_the_report(
     said = spicenn(*command)
     assert said.exit_code == 0, said.output
     assert "chips 2/2" in said.stderr
+    assert "nothing in the technology 'rram-1r' takes time" in said.stderr
     recorded = energy_of(store)
     assert recorded is not None
     assert dict(recorded.sizes) == {"chip": 2, "sample": 2, "layer": 2, "component": 6}

@@ -40,6 +40,7 @@ from spicenn.study.plan import plan
 from spicenn.study.run import _measured
 from spicenn.study.schedule import Job
 from spicenn.study.task import Payload, StudyPlugin
+from spicenn.technology.variation import Cells
 from tests.study.conftest import assert_same, compiled
 from tests.study.programs import running
 
@@ -258,7 +259,7 @@ def test_currents_that_are_no_numbers_are_no_agreement(design, x, bad):
     current[1, ..., 0] = bad
     with NgspiceEngine(timeout=30.0) as reference:
         crosscheck = Crosscheck(reference, (0, 1), 1.0)
-        crosscheck(tile, g, v, current)
+        crosscheck(tile, Cells(g, {}), v, current)
         result, found = crosscheck.finish(run_chips(design, (0, 1), 7, (x,), Wrong()))
     assert found[0] < 1e-2  # wires
     assert found[1] == np.inf
