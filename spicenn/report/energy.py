@@ -14,7 +14,7 @@ from spicenn.errors import Status
 from spicenn.report.numbers import Array
 from spicenn.report.quantity import PREFIXES, quantity
 from spicenn.report.style import INK, MINUS, MUTED, PALE, PLUS, grid, new_figure
-from spicenn.study.energy import MODES, energy_of
+from spicenn.study.energy_record import MODES, energy_of
 
 if TYPE_CHECKING:
     import xarray as xr
