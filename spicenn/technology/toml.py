@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
@@ -76,8 +77,26 @@ def parse(
     except tomllib.TOMLDecodeError as error:
         raise TechnologyError(f"is not TOML: {error}", where=where) from error
     except (TechnologyError, InputError, NetlistError) as error:
-        at = f"{where}, {error.where}" if error.where else where
+        at = where + _place(text, error.what)
+        at = f"{at}, {error.where}" if error.where else at
         raise TechnologyError(error.what, where=at, remedy=error.remedy) from error
+
+
+def _place(text: str, what: str) -> str:
+    """Line and column of the key that an error is about, where the text sets it on a line.
+
+    TOML's parser keeps no positions. Errors name the key first, dotted.
+    """
+    named = re.match(r"(?:unknown key )?'?([A-Za-z_][\w-]*(?:\.[\w-]+)*)", what)
+    if named is None:
+        return ""
+    table = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[\[?\s*([\w.-]+)\s*\]", line):
+            table = header[1] + "."
+        elif (key := re.match(r"(\s*)([\w.-]+)\s*=", line)) and table + key[2] == named[1]:
+            return f", line {number}, column {len(key[1]) + 1}"
+    return ""
 
 
 def from_dict(

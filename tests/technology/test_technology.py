@@ -80,6 +80,27 @@ def test_bad_files_are_refused_with_file_and_key(text, words, tmp_path):
         assert word in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("g_min = '1x'\n", "line 4, column 1"),
+        ("g_min = 0\n\n[variation]\nstuck_on = 2\n", "line 7, column 1"),
+        ("g_min = 0\n[ periphery.tia ]\n  gain = -2\n", "line 6, column 3"),
+        ("g_min = 0\n[variation]\nstuck = 2\n", "line 6, column 1"),
+        ("g_min = 0\nperiphery.tia.gain = -2\n", "line 5, column 1"),
+        ("g_min = 0\n[[corners]]\nname = 'tt'\nbeta = -1\n", "corner 'tt', beta"),
+        ("g_min = \n", "line 4, column 9"),
+    ],
+)
+def test_a_bad_value_is_found_by_line_and_column(text, place, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("name = 'x'\ng_max = 1e-4\nv_read = 0.2\n" + text, "utf-8")
+    with pytest.raises(TechnologyError) as error:
+        Technology.from_toml(path)
+    assert str(path) in str(error.value)
+    assert place in str(error.value)
+
+
 def test_a_missing_file_and_a_missing_preset_say_so(tmp_path):
     with pytest.raises(TechnologyError, match="cannot be read"):
         Technology.from_toml(tmp_path / "none.toml")
