@@ -24,9 +24,8 @@ from spicenn.compiler.tiling import bias_rows
 from spicenn.engines.analog.network import AnalogNetwork, Block, Stage
 from spicenn.engines.laws import as_resistors
 from spicenn.errors import CompileError, InputError
+from spicenn.periphery.mismatch import draw_offset
 from spicenn.periphery.neuron import Activation, relu_range
-from spicenn.periphery.neuron import draw_offset as draw_neuron_offset
-from spicenn.periphery.tia import draw_offset as draw_tia_offset
 from spicenn.seeds import Purpose, generator
 
 if TYPE_CHECKING:
@@ -201,7 +200,7 @@ def _stage(
         if int(slot.rows.start) == 0 and tia.offset_sigma:
             # Of the tiles that share a bitline the first one's key draws its amplifier.
             rng = tile_generator(chip.seed, Purpose.TIA_OFFSET, tile, chip.index)
-            drawn = draw_tia_offset(tia, rng, (crossbar.bitlines,))
+            drawn = draw_offset(tia, rng, (crossbar.bitlines,))
             offset[:, slot.outputs] = drawn.reshape(-1, 2).T
     volts, unit = _levels(design, layer, activation, max(tile.slot.row for tile in tiles) + 1)
     span = technology.v_read * (technology.g_max - technology.g_min)
@@ -217,7 +216,7 @@ def _stage(
         r_feedback=volts * layer.input_scale * layer.weight_scale / span,
         tia_offset=offset,
         activation=activation,
-        neuron_offset=draw_neuron_offset(neuron, rng, (layer.outputs,)),
+        neuron_offset=draw_offset(neuron, rng, (layer.outputs,)),
     )
     return stage, unit
 

@@ -21,6 +21,7 @@ from spicenn.compiler.placement import PlacedTile
 from spicenn.compiler.readout import feedback_resistance
 from spicenn.engines.analog import COMPONENTS as CIRCUITS
 from spicenn.engines.analog import AnalogNetwork, Block, Stage, transient
+from spicenn.engines.laws import known_law
 from spicenn.engines.nodal import NodalEngine
 from spicenn.errors import InputError, Status, error_of
 from spicenn.technology.variation import Cells
@@ -141,7 +142,9 @@ def _hybrid(
     inputs = as_inputs(design, x)
     # Which voltages a tile gets is the same to nine digits on either engine, where the
     # cells have a law; a transient follows for each.
-    first = NodalEngine() if _has_law(chip) else engine
+    cell, temperature = design.technology.cell, design.technology.temperature
+    lawful = cell.is_ohmic or known_law(cell, design.name, temperature) is not None
+    first = NodalEngine() if lawful else engine
     result = run_chips(
         design, [chip.index], chip.seed, inputs, first, observer=observe,
         cells=lambda tile, _: chip.cells(tile),
@@ -218,15 +221,3 @@ def _conversions(slices: int, tile: PlacedTile) -> tuple[int, int]:
 
 def _spread(count: int, most: int) -> list[int]:
     return [int(k) for k in np.unique(np.linspace(0, count - 1, min(count, most)).round())]
-
-
-def _has_law(chip: Chip) -> bool:
-    from spicenn.engines.laws import law_of
-    from spicenn.errors import EngineError
-
-    technology = chip.design.technology
-    try:
-        law_of(technology.cell, chip.design.name, technology.temperature)
-    except EngineError:
-        return False
-    return True

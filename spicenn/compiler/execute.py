@@ -195,11 +195,9 @@ class _Run:
         current = np.full((len(self.chips), trials, *inner, tile.crossbar.bitlines), np.nan)
         if alive.size:
             flat = v.reshape(chips, -1, wordlines)
+            some = cells.at(alive)
             solution = self.engine.solve(
-                tile.crossbar,
-                g[alive],
-                flat if chips == 1 else flat[alive],
-                {name: values[alive] for name, values in cells.parameters.items()},
+                tile.crossbar, some.g, flat if chips == 1 else flat[alive], some.parameters
             )
             current[alive] = solution.current.reshape(alive.size, *current.shape[1:])
             self.status[alive] = solution.status

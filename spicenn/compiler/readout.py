@@ -17,7 +17,8 @@ from spicenn.compiler.converter import combine as combine_currents
 from spicenn.compiler.converter import encode as encode_inputs
 from spicenn.compiler.layer import Array, Layer
 from spicenn.compiler.placement import PlacedTile, tile_generator
-from spicenn.periphery.tia import draw_offset, tia_output
+from spicenn.periphery.mismatch import draw_offset
+from spicenn.periphery.tia import tia_output
 from spicenn.seeds import Purpose, generator
 from spicenn.technology import Technology
 

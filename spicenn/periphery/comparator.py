@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from spicenn.arrays import as_like, namespace
 from spicenn.periphery.instance import instance
 from spicenn.technology import Comparator
@@ -28,13 +25,6 @@ def decision_time(spec: Comparator, overdrive: float = math.inf) -> float:
     """
     final = math.tanh(2.0 * spec.gain / spec.v_high * overdrive)
     return math.inf if final <= 0 else -spec.delay * math.log1p(-1.0 / (1.0 + final))
-
-
-def draw_offset(
-    spec: Comparator, rng: np.random.Generator, shape: tuple[int, ...]
-) -> NDArray[np.float64]:
-    """Input offset voltages of comparators [V]."""
-    return spec.offset_sigma * rng.standard_normal(shape)
 
 
 def comparator_instance(

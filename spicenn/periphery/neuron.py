@@ -10,9 +10,6 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from spicenn.arrays import as_like, namespace
 from spicenn.errors import InputError
 from spicenn.periphery.instance import instance
@@ -87,13 +84,6 @@ def relu_range(spec: Neuron) -> float:
 def _pair(v: Any, spec: Neuron, offset: Any) -> Any:
     volts = spec.input_gain * as_like(v, offset) + offset
     return pair_current(volts, spec.bias_current, spec.beta)
-
-
-def draw_offset(
-    spec: Neuron, rng: np.random.Generator, shape: tuple[int, ...]
-) -> NDArray[np.float64]:
-    """Offset voltages of neurons, behind the input stage [V]."""
-    return spec.offset_sigma * rng.standard_normal(shape)
 
 
 def neuron_instance(

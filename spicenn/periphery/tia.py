@@ -154,11 +154,6 @@ def supply_current(current: Any, spec: Tia) -> Any:
     return spec.bias_current + namespace(current).abs(current)
 
 
-def draw_offset(spec: Tia, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Input offset voltages of amplifiers [V]."""
-    return spec.offset_sigma * rng.standard_normal(shape)
-
-
 def tia_instance(
     name: str, nodes: tuple[str, str, str], spec: Tia, r_feedback: float, offset: float = 0.0
 ) -> str:

@@ -126,11 +126,9 @@ class Crosscheck:
         if not rows.size:
             return rows
         try:
+            some = cells.at(rows)
             solution = self._reference.solve(
-                tile.crossbar,
-                cells.g[rows],
-                v if len(v) == 1 else v[rows],
-                {name: values[rows] for name, values in cells.parameters.items()},
+                tile.crossbar, some.g, v if len(v) == 1 else v[rows], some.parameters
             )
         except NgspiceNotFound:
             raise

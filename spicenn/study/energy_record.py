@@ -22,7 +22,7 @@ from spicenn.engines.ngspice.client import NgspiceEngine
 from spicenn.errors import InputError, Status, StoreError
 from spicenn.study.plan import input_hash
 from spicenn.study.record import open_zarr_group, reading
-from spicenn.study.store import check_same, check_versions
+from spicenn.study.store import check_same, check_versions, is_record
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -176,17 +176,9 @@ class EnergyRecord:
 
 def _check_store(target: Path, plan: Plan) -> None:
     """Raise StoreError unless the target is new, a study of these chips, or for energies alone."""
-    if not (target.exists() or target.is_symlink()):
+    if not is_record(target):
         return
     where = str(target)
-    if target.is_dir() and not any(target.iterdir()):
-        return
-    if not target.is_dir() or not (target / "zarr.json").is_file():
-        raise StoreError(
-            "exists and is not a study's record",
-            where=where,
-            remedy="give another path; nothing was changed",
-        )
     with reading(where):
         attributes = dict(open_zarr_group(target, mode="r").attrs)
     if attributes.get(_ALONE):

@@ -210,22 +210,32 @@ def claimed(target: Path | None) -> Iterator[Any]:
         yield target
 
 
+def is_record(target: Path) -> bool:
+    """Whether there is a record to go on with; False where there is nothing yet.
+
+    Raises StoreError for anything else.
+    """
+    if not (target.exists() or target.is_symlink()):
+        return False
+    if target.is_dir() and not any(target.iterdir()):
+        return False
+    if not target.is_dir() or not (target / "zarr.json").is_file():
+        raise StoreError(
+            "exists and is not a study's record",
+            where=str(target),
+            remedy="give another path; nothing was changed",
+        )
+    return True
+
+
 def resume(target: Any, study: Study) -> Store | None:
     """Open the store to go on with, None where there is none yet.
 
     Raises StoreError for anything that is there and is not this study's record.
     """
-    if not isinstance(target, Path) or not (target.exists() or target.is_symlink()):
+    if not isinstance(target, Path) or not is_record(target):
         return None
     where = str(target)
-    if target.is_dir() and not any(target.iterdir()):
-        return None
-    if not target.is_dir() or not (target / "zarr.json").is_file():
-        raise StoreError(
-            "exists and is not a study's record",
-            where=where,
-            remedy="give another path; nothing was changed",
-        )
     with reading(where):
         attributes = dict(open_zarr_group(target, mode="r").attrs)
         check_schema(attributes, where)

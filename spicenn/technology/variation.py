@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,14 +29,20 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """One chip's copy of a tile's cells.
+    """One chip's copy of a tile's cells, or several chips', chip first.
 
-    g : (wordline, bitline) [S].
+    g : (…, wordline, bitline) [S].
     parameters : further parameters that differ from cell to cell, by name, same shape.
     """
 
     g: Array
     parameters: Mapping[str, Array]
+
+    def at(self, index: Any) -> Cells:
+        """What NumPy's indexing of every array by ``index`` gives."""
+        return Cells(
+            self.g[index], {name: values[index] for name, values in self.parameters.items()}
+        )
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from spicenn.periphery.comparator import (
     comparator_instance,
     comparator_output,
     decision_time,
-    draw_offset,
 )
+from spicenn.periphery.mismatch import draw_offset
 from spicenn.technology import Comparator
 
 SPEC = Comparator(gain=500.0, v_high=1.2, delay=2e-9, bias_current=5e-6)

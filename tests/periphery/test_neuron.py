@@ -10,9 +10,9 @@ import torch
 
 from spicenn.errors import InputError
 from spicenn.periphery.driver import driver_instance
+from spicenn.periphery.mismatch import draw_offset
 from spicenn.periphery.neuron import (
     check_headroom,
-    draw_offset,
     neuron_instance,
     pair_current,
     relu_output,

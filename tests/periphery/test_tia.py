@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from spicenn.errors import NetlistError
+from spicenn.periphery.mismatch import draw_offset
 from spicenn.periphery.tia import (
     closed_loop_bandwidth,
     diff_tia_instance,
     diff_tia_output,
-    draw_offset,
     input_resistance,
     poles,
     settling_time,

@@ -47,11 +47,9 @@ def _stage(stage: Stage, periphery: Periphery, v: Array) -> Array:
     for block in stage.blocks:
         crossbar = replace(block.crossbar, r_driver=periphery.driver.resistance)
         rows = slice(block.row, block.row + crossbar.wordlines)
+        chip = block.cells.at(np.newaxis)
         solution = NodalEngine().solve(
-            crossbar,
-            block.cells.g[np.newaxis],
-            driven[np.newaxis, :, rows],
-            {name: values[np.newaxis] for name, values in block.cells.parameters.items()},
+            crossbar, chip.g, driven[np.newaxis, :, rows], chip.parameters
         )
         if solution.status[0] != Status.OK:
             raise error_of(
