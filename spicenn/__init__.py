@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from spicenn import kirchhoff as kirchhoff
     from spicenn.circuit.write import Pulse
     from spicenn.compiler import Chip, Design, Mapping, Tile, compile
+    from spicenn.cosim import Cosimulation
     from spicenn.engines.write import read_disturb, write_pulses
     from spicenn.errors import SpicennError, Status
     from spicenn.kirchhoff import crossbar_currents
@@ -37,6 +38,7 @@ __all__ = [
     "Cell",
     "Chip",
     "Corner",
+    "Cosimulation",
     "Design",
     "Mapping",
     "Pulse",
@@ -69,6 +71,7 @@ _HOME = {
     "Cell": "spicenn.technology",
     "Chip": "spicenn.compiler",
     "Corner": "spicenn.technology",
+    "Cosimulation": "spicenn.cosim",
     "Design": "spicenn.compiler",
     "Mapping": "spicenn.compiler",
     "Pulse": "spicenn.circuit.write",

@@ -80,6 +80,14 @@ class StoreError(SpicennError):
     """A study's store cannot be used."""
 
 
+class CosimulationError(SpicennError):
+    """A process of a co-simulation failed, or none can go on."""
+
+
+class NoCrossing(CosimulationError):
+    """A node did not pass a threshold in the time given."""
+
+
 class CalibrationError(SpicennError, ValueError):
     """Calibration data do not fit the surrogate."""
 

@@ -1,9 +1,10 @@
-"""Names that reach a netlist: lower case, letters, digits and underscores, nothing else."""
+"""Names that reach a netlist, and what to say of those that do not exist."""
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def safe_name(text: str) -> str:
@@ -28,3 +29,13 @@ def unique_names(texts: Iterable[str]) -> tuple[str, ...]:
         taken.add(name)
         names.append(name)
     return tuple(names)
+
+
+def near(name: str, known: Sequence[str]) -> str:
+    """Return what an error adds to an unknown name: those that are like it, else the first."""
+    if not known:
+        return "; there are none"
+    close = difflib.get_close_matches(name, known, n=3)
+    if close:
+        return f"; there is {', '.join(close)}"
+    return f"; there are {', '.join(known[:8])}{', …' if len(known) > 8 else ''}"

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,8 @@ def main() -> None:
         simulation = _open(send)
         while simulation is not None:
             header, arrays = queue.get()
+            if header["request"] == "step":
+                _step(simulation, header, send, queue.get)
             _serve(simulation, header, arrays, send)
     except BrokenPipeError:
         pass
@@ -101,6 +103,22 @@ def _open(send: Send) -> Simulation | None:
     }
     send({"ready": facts, "rss": memory()}, [])
     return Simulation(session)
+
+
+def _step(
+    simulation: Simulation,
+    header: Header,
+    send: Send,
+    receive: Callable[[], tuple[Header, list[Array]]],
+) -> NoReturn:
+    """Run one co-simulation, to its end: the process serves nothing else afterwards."""
+    from spicenn.engines.ngspice.stepper import Stepper
+
+    try:
+        Stepper(simulation.session, send, receive, header).run()
+    except SpicennError as error:
+        send({**_failure(error), "last": True}, [])
+    os._exit(0)
 
 
 def _serve(simulation: Simulation, header: Header, arrays: list[Array], send: Send) -> None:

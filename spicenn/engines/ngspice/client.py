@@ -281,7 +281,7 @@ class NgspiceEngine(Engine):
             self._child = Child()
             if self._facts is None:
                 self._facts = self._child.facts
-                _warn(self._facts)
+                warn_without_klu(self._facts)
         return self._child
 
     def _discard(self) -> None:
@@ -311,7 +311,8 @@ def _vector_name(name: str) -> str:
     return name.lower()
 
 
-def _warn(facts: Mapping[str, Any]) -> None:
+def warn_without_klu(facts: Mapping[str, Any]) -> None:
+    """Warn where the library lacks the solver that large arrays need."""
     if not facts["klu"]:
         warnings.warn(
             f"ngspice {facts['version']} has no KLU solver: arrays of 64 x 64 cells and more "

@@ -11,6 +11,7 @@ import re
 import tempfile
 import warnings
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -152,8 +153,46 @@ class Session(NgSpiceShared):  # type: ignore[misc]
         every plot there is.
         """
         self._command(b"destroy all")
-        self._command(ffi.NULL)
+        self.drop_commands()
         self._stdout.clear()
+
+    def step_with(
+        self, on_step: Callable[..., int], on_source: Callable[[bytes, float], float]
+    ) -> None:
+        """Have ngspice call back at every step of a transient, and for its external sources.
+
+        For good: a session that steps runs nothing else. ``on_step(time, delta, old, redo,
+        ident, place, user)``, ``delta[0]`` to be set; ``on_source(name, time)`` is a level.
+        """
+
+        def level(value: Any, time: float, name: Any, _ident: int, _user: Any) -> int:
+            value[0] = on_source(ffi.string(name), time)
+            return 0
+
+        step = ffi.callback("int (double, double *, double, int, int, int, void *)", on_step)
+        source = ffi.callback("int (double *, double, char *, int, void *)", level)
+        self._kept_callbacks = (step, source, ffi.new("int *", 0))
+        self._ngspice_shared.ngSpice_Init_Sync(
+            source, source, step, self._kept_callbacks[2], self._self_c
+        )
+
+    def set_breakpoint(self, time: float) -> None:
+        """Have the running transient place a point there, and begin anew behind it."""
+        self._ngspice_shared.ngSpice_SetBkpt(time)
+
+    def live(self, name: bytes) -> float | None:
+        """A device's quantity, ``@device[parameter]``, as it is now, in the middle of a step.
+
+        It stays in the plot as a vector until ``unlet``. None where there is none.
+        """
+        info = self._ngspice_shared.ngGet_Vec_Info(name)
+        if info == ffi.NULL or info.v_length == 0 or info.v_realdata == ffi.NULL:
+            return None
+        return float(info.v_realdata[0])
+
+    def drop_commands(self) -> None:
+        """Drop the structures in which ngspice keeps every command it ran."""
+        self._command(ffi.NULL)
 
     def load_compiled(self, path: str, sha256: str) -> None:
         """Load compiled Verilog-A, before a circuit that uses it. It stays for good.
@@ -197,13 +236,17 @@ class Session(NgSpiceShared):  # type: ignore[misc]
         array = ffi.new("char *[]", [*kept, ffi.NULL])
         return int(self._ngspice_shared.ngSpice_Circ(array)) == 0 and not self.dead
 
-    def vector(self, name: bytes) -> NDArray[Any] | None:
-        """A copy of a vector of the current plot (float64 or complex128), None without one."""
+    def vector(self, name: bytes, *, copy: bool = True) -> NDArray[Any] | None:
+        """A vector of the current plot (float64 or complex128), None without one.
+
+        Not copied it is gone with the next point.
+        """
         info = self._ngspice_shared.ngGet_Vec_Info(name)
         if info == ffi.NULL or info.v_length == 0:
             return None
         if info.v_realdata != ffi.NULL:
-            return np.frombuffer(ffi.buffer(info.v_realdata, 8 * info.v_length), "<f8").copy()
+            found = np.frombuffer(ffi.buffer(info.v_realdata, 8 * info.v_length), "<f8")
+            return found.copy() if copy else found
         if info.v_compdata != ffi.NULL:
             return np.frombuffer(ffi.buffer(info.v_compdata, 16 * info.v_length), "<c16").copy()
         return None
