@@ -170,7 +170,7 @@ def analog_chip(chip: Chip) -> AnalogChip:
     unit = 0.0  # of the stage before [V]
     for layer, activation in chain.links:
         gain = 1.0 if not stages else design.technology.v_read / (layer.input_scale * unit)
-        stage, unit = _stage(chip, layer, activation, gain)
+        stage, unit = stage_of(chip, layer, activation, gain)
         stages.append(stage)
     network = AnalogNetwork(
         f"{design.name} chip {chip.index}",
@@ -181,10 +181,15 @@ def analog_chip(chip: Chip) -> AnalogChip:
     return AnalogChip(chain, network, unit)
 
 
-def _stage(
+def stage_of(
     chip: Chip, layer: Layer, activation: Activation | None, gain: float
 ) -> tuple[Stage, float]:
-    """One layer, and what its neurons put out for one unit [V]."""
+    """One layer of a chip as a stage, and what its neurons put out for one unit [V].
+
+    Parameters
+    ----------
+    gain : of the stage's drivers.
+    """
     design, technology = chip.design, chip.design.technology
     tia, neuron = technology.periphery.tia, technology.periphery.neuron
     tiles = [tile for tile in design.tiles if tile.layer is layer]

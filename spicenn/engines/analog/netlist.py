@@ -38,6 +38,7 @@ def render_network(
     step: tuple[float, float] | None = None,
     header: Sequence[str] = (),
     extra: Sequence[str] = (),
+    external: bool = False,
 ) -> str:
     """Return a netlist that plain ``ngspice -b`` runs.
 
@@ -49,12 +50,13 @@ def render_network(
         lines go from 0 V to one sample's voltages.
     header : comment lines, any text.
     extra : further elements, e.g. ``circuit.noise_sources`` between ``block_nodes``.
+    external : whether the inputs' sources ``vi_<i>`` are external ones, which start at v.
 
     Raises InputError for voltages that do not fit, NetlistError for a cell with text that
     must not reach ngspice.
     """
     v = network.inputs(v)
-    if step is not None and len(v) != 1:
+    if (step is not None or external) and len(v) != 1:
         raise InputError("a transient takes one sample", where=network.name)
     body = [
         f"* spicenn network {comment_text(network.name)}",
@@ -63,7 +65,7 @@ def render_network(
         f"tnom={REFERENCE_TEMPERATURE - _ZERO_CELSIUS!r}{'' if step is None else f' {_CHARGE}'}",
         f".temp {network.temperature - _ZERO_CELSIUS!r}",
         *_subcircuits(network),
-        *_inputs(v, step),
+        *_inputs(v, step, external),
     ]
     for s, stage in enumerate(network.stages):
         body += _stage(s, stage, network.periphery, step)
@@ -122,11 +124,12 @@ def _subcircuits(network: AnalogNetwork) -> list[str]:
     return [line for text in texts.values() for line in text.splitlines()]
 
 
-def _inputs(v: Array, step: tuple[float, float] | None) -> list[str]:
+def _inputs(v: Array, step: tuple[float, float] | None, external: bool) -> list[str]:
     if len(v) > 1:
         return input_tables(v, "x0")
     volts = [_level(value, step) for value in v[0].tolist()]
-    return ["* inputs [V]", *(f"vi_{i} x0_{i} 0 {value}" for i, value in enumerate(volts))]
+    kind = " external" if external else ""
+    return ["* inputs [V]", *(f"vi_{i} x0_{i} 0 {value}{kind}" for i, value in enumerate(volts))]
 
 
 def _level(value: float, step: tuple[float, float] | None) -> str:
