@@ -39,6 +39,7 @@ class Purpose(IntEnum):
     DAC_STEPS = 32
     NEURON_OFFSET = 33
     COMPARATOR = 34
+    SPIKES = 40
     SPIKING_NEURON = 42
 
 

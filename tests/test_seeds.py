@@ -46,6 +46,7 @@ def test_golden_draws():
         ("DAC_STEPS", 32),
         ("NEURON_OFFSET", 33),
         ("COMPARATOR", 34),
+        ("SPIKES", 40),
     ]
 
 

@@ -272,6 +272,14 @@ class Cosimulation(simpy.Environment):
         """Record an event: its name, a value, and numbers of any other name."""
         self._note("emit", name, float(value), fields)
 
+    def check_node(self, node: str) -> None:
+        """Raise InputError where there is no node or current of this name to be read."""
+        self._find(node, "probe")
+
+    def check_source(self, source: str) -> None:
+        """Raise InputError where there is no external source of this name."""
+        self._find(source, "source")
+
     # Running.
 
     def run(self, until: float | Event | None = None) -> xr.Dataset:
