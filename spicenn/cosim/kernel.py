@@ -85,7 +85,8 @@ class Cosimulation(simpy.Environment):
         several blocks it must be above 0: within it they run at the same time, each in a
         process of its own.
     method, tolerances, initial_conditions, timeout : of ngspice, see ``SteppedCircuit``.
-    progress : called with the time reached [s] and the number of events, a few times a second.
+    progress : called with the time reached [s] and the number of events, a few times a second;
+        an attribute as well.
     most_at_once : events at one instant after which the processes are taken to be caught in
         a loop without delay.
 
@@ -111,7 +112,7 @@ class Cosimulation(simpy.Environment):
         most_at_once: int = _MOST_AT_ONCE,
     ) -> None:
         super().__init__(0.0)
-        self._progress = progress
+        self.progress = progress
         self._shown = monotonic()
         self._happenings: list[Happening] = []
         self._keys = count()
@@ -176,7 +177,7 @@ class Cosimulation(simpy.Environment):
             max_step=max_step,
             tolerance=tolerance,
             name=title,
-            progress=self._show if self._progress else None,
+            progress=self._show,
             **options,
         )
 
@@ -272,13 +273,13 @@ class Cosimulation(simpy.Environment):
         """Record an event: its name, a value, and numbers of any other name."""
         self._note("emit", name, float(value), fields)
 
-    def check_node(self, node: str) -> None:
-        """Raise InputError where there is no node or current of this name to be read."""
-        self._find(node, "probe")
+    def check_node(self, node: str) -> str:
+        """The name of a node or current as it is recorded. Raises InputError for an unknown one."""
+        return self._known(node, "probe")
 
-    def check_source(self, source: str) -> None:
-        """Raise InputError where there is no external source of this name."""
-        self._find(source, "source")
+    def check_source(self, source: str) -> str:
+        """The own name of an external source. Raises InputError for an unknown one."""
+        return self._known(source, "source")
 
     # Running.
 
@@ -466,6 +467,10 @@ class Cosimulation(simpy.Environment):
             block = self._blocks[first]
         return block, block.check_probe(own) if kind == "probe" else block.check_source(own)
 
+    def _known(self, name: str, kind: str) -> str:
+        _, own = self._find(name, kind)
+        return own if "" in self._blocks else f"{name.partition(':')[0]}:{own}"
+
     def _full(self, crossing: Crossing) -> str:
         name = next(name for name, block in self._blocks.items() if block is crossing.block)
         probe = crossing.threshold.probe
@@ -532,9 +537,9 @@ class Cosimulation(simpy.Environment):
         self._happenings.append(Happening(self.now, kind, name, value, by, fields or {}))
 
     def _show(self, time: float) -> None:
-        if self._progress is not None and monotonic() - self._shown > _INTERVAL:
+        if self.progress is not None and monotonic() - self._shown > _INTERVAL:
             self._shown = monotonic()
-            self._progress(time, len(self._happenings))
+            self.progress(time, len(self._happenings))
 
 
 def _advance(blocks: Sequence[Block], limit: float) -> list[tuple[int, float]]:
