@@ -151,7 +151,7 @@ def play(env: Cosimulation, sink: Sink, events: AddressEvents) -> ProcessGenerat
     bad = np.flatnonzero(~(np.isfinite(times) & (times >= env.now)))
     if bad.size:
         raise InputError(
-            f"a spike cannot be at {times[bad[0]]!r} s",
+            f"a spike cannot be at {times[bad[0]]} s",
             where=f"{where}, event {bad[0]}",
             remedy=f"give times from now, {env.now:g} s, on",
         )
@@ -215,7 +215,7 @@ def poisson(
     bad = np.flatnonzero(~(np.isfinite(each) & (each >= 0)))
     if each.ndim != 1 or bad.size:
         raise InputError(
-            f"rate {each.flat[bad[0]]!r} is negative or not finite"
+            f"rate {each.flat[bad[0]]} is negative or not finite"
             if bad.size
             else f"rates are {each.shape}",
             where=f"{where}, address {bad[0]}" if bad.size else where,
@@ -269,7 +269,7 @@ def _intensities(intensities: ArrayLike, where: str) -> Array:
     bad = np.flatnonzero(~((x >= 0) & (x <= 1)))
     if bad.size:
         raise InputError(
-            f"intensity {x[bad[0]]!r} is not within 0 … 1",
+            f"intensity {x[bad[0]]} is not within 0 … 1",
             where=f"{where}, address {bad[0]}",
             remedy="scale pixels to 0 … 1",
         )
