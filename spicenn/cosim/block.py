@@ -41,11 +41,14 @@ class Block(Protocol):
         ...
 
     def watch(self, threshold: Threshold) -> None:
-        """Look out for a crossing; a repeated one until ``unwatch``."""
+        """Look out for a crossing, since a time that may be over; a repeated one until ``unwatch``.
+
+        A probe beyond the threshold at that time has to leave and come back.
+        """
         ...
 
     def unwatch(self, key: int) -> None:
-        """Look out no longer, if it still does."""
+        """Look out no longer, if it still does, or was to begin."""
         ...
 
     def drive(self, source: str, level: float, start: float, rise: float) -> None:
@@ -60,11 +63,18 @@ class Block(Protocol):
         ...
 
     def begin(self, until: float) -> None:
-        """Set out for a time [s]; returns at once where the work is done elsewhere."""
+        """Set out for a time [s]; returns at once where the work is done elsewhere.
+
+        The time that it has reached already is no way to go: it only looks back, for what
+        new thresholds have been passed since they count.
+        """
         ...
 
     def finish(self) -> list[tuple[int, float]]:
-        """Wait for it. Stops early at the first crossing: keys and times of what crossed."""
+        """Wait for it. Stops early at the first crossing: keys and times of what crossed.
+
+        A crossing that was found in looking back has its own time, before the one reached.
+        """
         ...
 
     def traces(self) -> tuple[Array, Mapping[str, Array]]:

@@ -8,24 +8,26 @@ clock, and never further ahead of it than the delay after which it hears of anyt
 
 from __future__ import annotations
 
+import heapq
 import math
+import os
 import weakref
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from itertools import count
 from time import monotonic
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import simpy
-from simpy.core import EmptySchedule
-from simpy.events import Event, Process
+from simpy.core import EmptySchedule, StopSimulation
+from simpy.events import URGENT, Event, Process, Timeout
 
 from spicenn.circuit.names import near
 from spicenn.circuit.stepped import STEPPED, Method, stepped
 from spicenn.circuit.tolerances import Tolerances
 from spicenn.cosim.block import Block, Threshold
-from spicenn.cosim.record import Happening, dataset_of
+from spicenn.cosim.record import FIELDS, Happening, dataset_of
 from spicenn.engines.ngspice.stepped import SteppedCircuit
 from spicenn.errors import CosimulationError, InputError, NoCrossing, SpicennError
 
@@ -39,21 +41,79 @@ _SAME = 1e-15
 # Events at one time after which nothing seems to let it pass.
 _MOST_AT_ONCE = 100_000
 _INTERVAL = 0.2
-# Advances between two looks for crossings that nobody waits for any longer.
-_SWEEP = 64
+_NO_FIELDS: Mapping[str, float] = MappingProxyType({})
+
+
+class NamedProcess(Process):
+    """SimPy's process under a name of its own; its ``value`` is what the generator returns."""
+
+    def __init__(self, env: Cosimulation, generator: ProcessGenerator, name: str) -> None:
+        self._name = name
+        super().__init__(env, generator)
+
+    @property
+    def name(self) -> str:
+        """What errors and the record call it."""
+        return self._name
 
 
 class Crossing(Event):
-    """A node's passing of a threshold; its value is the time [s]."""
+    """A node's passing of a threshold; its value is the time [s].
 
-    def __init__(self, env: Cosimulation, block: Block, threshold: Threshold) -> None:
+    node : as the record calls it, with its block's name where there are several.
+    """
+
+    def __init__(self, env: Cosimulation, node: str, block: Block, threshold: Threshold) -> None:
         super().__init__(env)
+        self.node = node
         self.block = block
         self.threshold = threshold
 
     def __str__(self) -> str:
         side = "above" if self.threshold.upwards else "below"
-        return f"{self.threshold.probe} {side} {self.threshold.level:g}"
+        return f"{self.node} {side} {self.threshold.level:g}"
+
+
+class _Waiters(list[Callable[[Any], None]]):
+    """The callbacks of a crossing: it is held while there are any.
+
+    Nothing else holds it, nor who waits for it. One that a condition or an interrupt has
+    let go of is collected with its last name, and its watch ends.
+    """
+
+    def __init__(self, crossing: Crossing, held: dict[int, Crossing]) -> None:
+        super().__init__()
+        self._crossing = weakref.ref(crossing)
+        self._key = crossing.threshold.key
+        self._held = held
+
+    def append(self, callback: Callable[[Any], None], /) -> None:
+        super().append(callback)
+        crossing = self._crossing()
+        if crossing is not None and not crossing.triggered:
+            self._held[self._key] = crossing
+
+    def remove(self, callback: Callable[[Any], None], /) -> None:
+        super().remove(callback)
+        if not self:
+            self._held.pop(self._key, None)
+
+
+class _Stop(Event):
+    """The end of a run: before all else at its time."""
+
+    def __init__(self, env: Cosimulation, delay: float) -> None:
+        super().__init__(env)
+        self._ok, self._value = True, None
+        env.schedule(self, URGENT, delay)
+
+
+class _Deadline(Timeout):
+    """The time when a crossing must have happened."""
+
+    def __init__(self, env: Cosimulation, delay: float, key: int) -> None:
+        super().__init__(env, delay)
+        self.key = key
 
 
 class Spike(NamedTuple):
@@ -116,20 +176,31 @@ class Cosimulation(simpy.Environment):
         self._shown = monotonic()
         self._happenings: list[Happening] = []
         self._keys = count()
-        self._armed: dict[int, Crossing] = {}
-        self._unheld: weakref.WeakValueDictionary[int, Crossing] = weakref.WeakValueDictionary()
+        # Crossings that blocks look out for; those of them that somebody waits for; those
+        # that nobody can wait for any longer.
+        self._crossings: dict[int, tuple[weakref.ref[Crossing], Block]] = {}
+        self._held: dict[int, Crossing] = {}
+        self._dropped: list[int] = []
         self._monitors: dict[int, tuple[str, float, simpy.Store]] = {}
-        self._watched: dict[int, Block] = {}
-        self._advances = 0
+        # Blocks that are to look back, that were sent on, that failed; by their identity.
+        self._asked: set[int] = set()
+        self._underway: list[Block] = []
+        self._failures: dict[int, SpicennError] = {}
+        self._fired: list[tuple[int, float]] = []
         self._turns: Counter[str] = Counter()
-        self._names: weakref.WeakKeyDictionary[Process, str] = weakref.WeakKeyDictionary()
-        self._raised: dict[int, tuple[str, float]] = {}
+        self._until: Event | None = None
         self._at_once = 0
         self._most_at_once = most_at_once
         self._blocks: dict[str, Block] = {}
         circuits = circuit if isinstance(circuit, Mapping) else {"": circuit}
         if not circuits:
             raise InputError("there is no circuit")
+        if isinstance(circuit, Mapping):
+            for name in circuits:
+                if not isinstance(name, str) or not name or ":" in name:
+                    raise InputError(f"{name!r} cannot be a block's name", remedy="e.g. 'layer1'")
+        if most_at_once < 1:
+            raise InputError(f"most_at_once = {most_at_once!r} is not a number of events")
         if not 0 <= delay < math.inf or (len(circuits) > 1 and delay == 0):
             raise InputError(
                 f"delay = {delay!r} s",
@@ -143,14 +214,10 @@ class Cosimulation(simpy.Environment):
         try:
             for name, part in circuits.items():
                 chosen = probes.get(name) if isinstance(probes, Mapping) else probes
-                self._blocks[name] = (
-                    part
-                    if not isinstance(part, str) and hasattr(part, "begin")
-                    else self._open(
-                        part, name, chosen, max_step, tolerance,
-                        method=method, tolerances=tolerances,
-                        initial_conditions=initial_conditions, timeout=timeout,
-                    )
+                self._blocks[name] = self._open(
+                    part, name, chosen, max_step, tolerance,
+                    method=method, tolerances=tolerances,
+                    initial_conditions=initial_conditions, timeout=timeout,
                 )  # fmt: skip
         except BaseException:
             self.close()
@@ -165,6 +232,20 @@ class Cosimulation(simpy.Environment):
         tolerance: float | None,
         **options: Any,
     ) -> Block:
+        if not isinstance(circuit, str) and hasattr(circuit, "begin"):
+            if circuit.time != 0:
+                raise InputError(
+                    f"the block has been run to {circuit.time:g} s already",
+                    where=name or circuit.name,
+                    remedy="make a new one for every co-simulation",
+                )
+            return circuit  # type: ignore[no-any-return]
+        if isinstance(circuit, os.PathLike) or "\n" not in str(circuit).strip():
+            raise InputError(
+                f"{str(circuit)[:80]!r} is not a netlist",
+                where=name or "circuit",
+                remedy="give its text, e.g. Path(...).read_text(): a title, then elements",
+            )
         if max_step is None:
             raise InputError(
                 "max_step is missing",
@@ -191,9 +272,16 @@ class Cosimulation(simpy.Environment):
                 remedy="call the function: env.process(blink(env))",
             )
         name = str(name or getattr(generator, "__name__", "process"))
-        process = Process(self, self._supervised(generator, name))
-        self._names[process] = name
-        return process
+        return NamedProcess(self, self._supervised(generator, name), name)
+
+    def timeout(self, delay: float = 0, value: Any = None) -> Timeout:
+        """An event after a time [s]. Raises InputError for what is not a duration."""
+        if not 0 <= delay < math.inf:
+            raise InputError(
+                f"a timeout of {delay!r} s",
+                remedy="wait for 0 s or longer; yield env.event() waits for ever",
+            )
+        return Timeout(self, delay, value)
 
     def crossing(
         self,
@@ -215,35 +303,42 @@ class Cosimulation(simpy.Environment):
 
         Raises InputError for an unknown node or a threshold that nothing can pass.
         """
-        if (above is None) == (below is None):
-            raise InputError("a crossing is above or below a threshold", where=f"node {node}")
-        level = above if above is not None else below
-        assert level is not None
-        block, threshold = self._threshold(node, level, above is not None, repeat=False)
-        crossing = Crossing(self, block, threshold)
-        self._armed[threshold.key] = crossing
+        if within is not None and not 0 < within < math.inf:
+            raise InputError(f"within = {within!r} s is not a duration", where=f"node {node}")
+        full, block, threshold = self._threshold(node, above, below, repeat=False)
+        key = threshold.key
+        crossing = Crossing(self, full, block, threshold)
+        crossing.callbacks = _Waiters(crossing, self._held)
+        self._crossings[key] = weakref.ref(crossing, lambda _: self._dropped.append(key)), block
+        self._watch(block, threshold)
         if within is not None:
-            if not 0 < within < math.inf:
-                raise InputError(f"within = {within!r} s is not a duration", where=f"node {node}")
-            self.timeout(within).callbacks.append(lambda _: self._give_up(crossing, within))
+            _Deadline(self, within, key).callbacks.append(lambda _: self._give_up(key, within))
         return crossing
 
     def monitor(
-        self, nodes: Sequence[str], *, above: float | None = None, below: float | None = None
+        self,
+        nodes: str | Sequence[str],
+        *,
+        above: float | None = None,
+        below: float | None = None,
     ) -> simpy.Store:
         """A store of every passing of a threshold by any of the nodes: ``yield store.get()``.
 
         Items are ``Spike``, in the order of their times. None is missed, however late it is
-        fetched.
+        fetched; where something else may come first, as in ``got | env.timeout(1e-6)``, a
+        ``got = store.get()`` that lost must be withdrawn by ``got.cancel()``, or it takes the
+        next item.
+
+        Raises InputError for no nodes, an unknown one, or a threshold that nothing can pass.
         """
-        if (above is None) == (below is None):
-            raise InputError("a monitor looks above or below a threshold")
-        level = above if above is not None else below
-        assert level is not None
+        nodes = [nodes] if isinstance(nodes, str) else list(nodes)
+        if not nodes:
+            raise InputError("a monitor needs a node to look at")
+        found = [self._threshold(node, above, below, repeat=True) for node in nodes]
         store = simpy.Store(self)
-        for node in nodes:
-            _, threshold = self._threshold(node, level, above is not None, repeat=True)
-            self._monitors[threshold.key] = (node, float(level), store)
+        for node, (_, block, threshold) in zip(nodes, found, strict=True):
+            self._monitors[threshold.key] = (node, threshold.level, store)
+            self._watch(block, threshold)
         return store
 
     def drive(self, source: str, value: float, rise: float | None = None) -> None:
@@ -251,10 +346,10 @@ class Cosimulation(simpy.Environment):
 
         Raises InputError for an unknown source, a value that is not finite, or no rise time.
         """
-        block, name = self._find(source, "source")
+        _, block, name = self._find(source, "source")
         rise = self.rise if rise is None else rise
         if not math.isfinite(value):
-            raise InputError(f"cannot drive {source} to {value!r}")
+            raise InputError(f"cannot drive to {value!r}", where=f"source {source}")
         if not 0 <= rise < math.inf or (rise == 0 and isinstance(block, SteppedCircuit)):
             raise InputError(
                 f"a rise of {rise!r} s",
@@ -266,29 +361,39 @@ class Cosimulation(simpy.Environment):
 
     def sample(self, node: str) -> float:
         """Value of a node [V] or of a current [A] now. Raises InputError for an unknown one."""
-        block, name = self._find(node, "probe")
+        _, block, name = self._find(node, "probe")
         return block.sample(name, self.now)
 
     def emit(self, name: str, value: float = math.nan, **fields: float) -> None:
-        """Record an event: its name, a value, and numbers of any other name."""
-        self._note("emit", name, float(value), fields)
+        """Record an event: its name, a value, and numbers of any other name.
+
+        Raises InputError for a field's name that the record uses itself.
+        """
+        if taken := FIELDS & fields.keys():
+            raise InputError(
+                f"the record has a field {min(taken)!r} of its own", where=f"event {name}"
+            )
+        self._note("emit", name, float(value), {key: float(x) for key, x in fields.items()})
 
     def check_node(self, node: str) -> str:
         """The name of a node or current as it is recorded. Raises InputError for an unknown one."""
-        return self._known(node, "probe")
+        return self._find(node, "probe")[0]
 
     def check_source(self, source: str) -> str:
         """The own name of an external source. Raises InputError for an unknown one."""
-        return self._known(source, "source")
+        return self._find(source, "source")[0]
 
     # Running.
 
     def run(self, until: float | Event | None = None) -> xr.Dataset:
         """Run to a time [s], to an event, or until nothing is left to be done.
 
+        What is to happen at the time itself is left to the next run.
+
         Returns
         -------
-        The record so far, see ``dataset``. It may be called again to go on.
+        The record so far, see ``dataset``. It may be called again to go on, also after a
+        process has failed; a circuit that has failed fails again.
 
         Raises what a process raised, naming it and the time; ConvergenceError where a circuit
         fails; CosimulationError where no process can go on, or none lets time pass. The
@@ -298,38 +403,40 @@ class Cosimulation(simpy.Environment):
             until = float(until)
             if not self.now < until < math.inf:
                 raise InputError(f"until = {until!r} s is not after now, {self.now!r} s")
+            until = _Stop(self, _delay(self.now, until))
+        self._until = until
         try:
             super().run(until)
-        except RuntimeError as error:
-            if type(error) is not RuntimeError or error.__cause__ is not None:
-                raise
-            raise CosimulationError(
-                "nothing is left to be done, and the event to run until has not happened",
-                where=self._when(),
-            ) from None
+        except BaseException:
+            self._go_on_past(until)
+            raise
+        finally:
+            self._until = None
         return self.dataset()
 
     def step(self) -> None:
         """Process the next event, once every circuit is there."""
         self._reach()
+        event = self._queue[0][3] if self._queue else None
         before = self.now
         try:
             super().step()
-        except (simpy.core.StopSimulation, EmptySchedule):
+        except (StopSimulation, EmptySchedule):
             raise
         except Exception as error:
-            raise self._named(error) from error.__cause__
+            # SimPy raises a copy of what failed an event, as far as it can be copied.
+            original = error
+            if event is not None and event.triggered and not event.ok:
+                assert isinstance(event.value, Exception)
+                original = event.value
+            named = self._named(original, event)
+            raise named from (original if named is not original else original.__cause__)
         if self.now > before:
             self._at_once = 0
             self._turns.clear()
         self._at_once += 1
         if self._at_once > self._most_at_once:
-            busy = ", ".join(name for name, _ in self._turns.most_common(4)) or "no process"
-            raise CosimulationError(
-                f"{self._at_once} events and no time has passed; most active: {busy}",
-                where=self._when(),
-                remedy="let a process wait: yield env.timeout(t) with t > 0, or env.crossing(…)",
-            )
+            raise self._stuck(self._at_once)
         self._show(self.now)
 
     def dataset(self) -> xr.Dataset:
@@ -367,34 +474,85 @@ class Cosimulation(simpy.Environment):
     def _reach(self) -> None:
         """Take every block to the time of the next event, or of a crossing before it."""
         while True:
-            target = self.peek()
+            self._finish()
+            for key in self._dropped:
+                if known := self._crossings.pop(key, None):
+                    known[1].unwatch(key)
+            self._dropped.clear()
+            target = self._next()
             if math.isinf(target):
                 self._check_waiting()
                 return
-            blocks = list(self._blocks.values())
             limit = target
-            if len(blocks) > 1:
-                limit = min(target, min(block.time for block in blocks) + self.delay)
-            behind = [block for block in blocks if block.time < limit * (1 - _SAME)]
-            if not behind:
+            if len(self._blocks) > 1:
+                slowest = min(block.time for block in self._blocks.values())
+                limit = min(target, slowest + self.delay)
+            due = [
+                block
+                for block in self._blocks.values()
+                if block.time < limit * (1 - _SAME) or id(block) in self._asked
+            ]
+            if not due:
+                if limit < target * (1 - _SAME):
+                    raise CosimulationError(
+                        f"a delay of {self.delay:g} s is nothing beside the time",
+                        where=self._when(),
+                    )
                 return
-            self._sweep()
-            for key, time in sorted(_advance(behind, limit), key=lambda crossed: crossed[1]):
+            # It fails once all that happened before it has been processed.
+            for block in due:
+                if id(block) in self._failures:
+                    raise self._failures[id(block)]
+            self._asked.clear()
+            for block in due:
+                try:
+                    block.begin(max(limit, block.time))
+                except SpicennError as error:
+                    self._fail(block, error)
+                else:
+                    self._underway.append(block)
+
+    def _finish(self) -> None:
+        """Wait for the blocks that were sent on, and take what crossed into SimPy's queue.
+
+        One at a time, so that nothing is lost where the wait is interrupted.
+        """
+        while self._underway:
+            try:
+                self._fired += self._underway[0].finish()
+            except SpicennError as error:
+                self._fail(self._underway[0], error)
+            del self._underway[0]
+        if self._fired:
+            for key, time in sorted(self._fired, key=lambda crossed: crossed[1]):
                 self._happen(key, time)
+            self._fired.clear()
+
+    def _fail(self, block: Block, error: SpicennError) -> None:
+        self._failures[id(block)] = error
+        block.close()
+
+    def _next(self) -> float:
+        """Time of the next event, past deadlines of crossings that are over."""
+        while self._queue:
+            time, _, _, event = self._queue[0]
+            if not isinstance(event, _Deadline) or event.key in self._crossings:
+                return float(time)
+            heapq.heappop(self._queue)
+        return math.inf
 
     def _happen(self, key: int, time: float) -> None:
         """Put a crossing into SimPy's queue, at its time."""
         if key in self._monitors:
             node, level, store = self._monitors[key]
             self._at(time, lambda: self._report(store, level, Spike(node, time)))
-            return
-        del self._watched[key]
-        crossing = self._armed.pop(key, None) or self._unheld.pop(key, None)
-        if crossing is not None:
-            self._at(time, lambda: self._cross(crossing, time))
+        elif known := self._crossings.pop(key, None):
+            crossing = known[0]()
+            if crossing is not None:
+                self._at(time, lambda: self._cross(crossing, time))
 
     def _at(self, time: float, action: Callable[[], None]) -> None:
-        timer = self.timeout(max(time - self.now, 0.0))
+        timer = Timeout(self, _delay(self.now, time))
         timer.callbacks.append(lambda _: action())
 
     def _report(self, store: simpy.Store, level: float, spike: Spike) -> None:
@@ -402,61 +560,53 @@ class Cosimulation(simpy.Environment):
         store.put(spike)
 
     def _cross(self, crossing: Crossing, time: float) -> None:
-        if not crossing.triggered:
-            self._note("crossing", self._full(crossing), crossing.threshold.level)
-            crossing.succeed(time)
+        self._note("crossing", crossing.node, crossing.threshold.level)
+        crossing.succeed(time)
+        self._held.pop(crossing.threshold.key, None)
 
-    def _give_up(self, crossing: Crossing, within: float) -> None:
-        if crossing.triggered:
+    def _give_up(self, key: int, within: float) -> None:
+        known = self._crossings.pop(key, None)
+        crossing = known[0]() if known else None
+        if crossing is None:
             return
-        key = crossing.threshold.key
-        self._armed.pop(key, None)
-        if key in self._watched:
-            self._watched.pop(key).unwatch(key)
+        crossing.block.unwatch(key)
         now = crossing.block.sample(crossing.threshold.probe, self.now)
         crossing.fail(
             NoCrossing(
-                f"{self._full(crossing)} did not pass {crossing} in {within:g} s; it is at {now:g}",
+                f"{crossing} did not happen within {within:g} s; the node is at {now:g}",
                 where=self._when(),
             )
         )
-
-    def _sweep(self) -> None:
-        """Tell blocks of new thresholds, and of those that nobody waits for any longer."""
-        for key, crossing in self._armed.items():
-            if key not in self._watched:
-                self._watched[key] = crossing.block
-                crossing.block.watch(crossing.threshold)
-        self._advances += 1
-        if self._advances % _SWEEP:
-            return
-        # An event that a condition let go of has no callbacks; where a process still holds
-        # it, it stays.
-        for key in [key for key, crossing in self._armed.items() if not crossing.callbacks]:
-            self._unheld[key] = self._armed.pop(key)
-        for key, crossing in list(self._unheld.items()):
-            if crossing.callbacks:
-                self._armed[key] = self._unheld.pop(key)
-        for key in list(self._watched):
-            if not any(key in keys for keys in (self._armed, self._unheld, self._monitors)):
-                self._watched.pop(key).unwatch(key)
+        # Who let go of it does not care; who waits for it later is told.
+        if not crossing.callbacks:
+            crossing.defused = True
+        self._held.pop(key, None)
 
     def _threshold(
-        self, node: str, level: float, upwards: bool, *, repeat: bool
-    ) -> tuple[Block, Threshold]:
+        self, node: str, above: float | None, below: float | None, *, repeat: bool
+    ) -> tuple[str, Block, Threshold]:
+        level = above if above is not None else below
+        if level is None or (above is not None and below is not None):
+            raise InputError(
+                "a crossing is above or below a threshold",
+                where=f"node {node}",
+                remedy="give one of above=… and below=…",
+            )
         if not math.isfinite(level):
             raise InputError(f"no node can pass {level!r}", where=f"node {node}")
-        block, probe = self._find(node, "probe")
-        threshold = Threshold(next(self._keys), probe, float(level), upwards, self.now, repeat)
-        if repeat:
-            self._watched[threshold.key] = block
-            block.watch(threshold)
-        return block, threshold
+        full, block, probe = self._find(node, "probe")
+        key = next(self._keys)
+        return full, block, Threshold(key, probe, float(level), above is not None, self.now, repeat)
 
-    def _find(self, name: str, kind: str) -> tuple[Block, str]:
-        if "" in self._blocks:
-            block, own = self._blocks[""], name
-        else:
+    def _watch(self, block: Block, threshold: Threshold) -> None:
+        block.watch(threshold)
+        if threshold.since < block.time * (1 - _SAME):
+            self._asked.add(id(block))
+
+    def _find(self, name: str, kind: str) -> tuple[str, Block, str]:
+        """Name in the record, block and own name of a probe or a source."""
+        first, own = "", name
+        if "" not in self._blocks:
             first, mark, own = name.partition(":")
             if not mark or first not in self._blocks:
                 raise InputError(
@@ -464,77 +614,92 @@ class Cosimulation(simpy.Environment):
                     where=f"{kind} {name}",
                     remedy=f"with several blocks a {kind} is called block:{kind}",
                 )
-            block = self._blocks[first]
-        return block, block.check_probe(own) if kind == "probe" else block.check_source(own)
-
-    def _known(self, name: str, kind: str) -> str:
-        _, own = self._find(name, kind)
-        return own if "" in self._blocks else f"{name.partition(':')[0]}:{own}"
-
-    def _full(self, crossing: Crossing) -> str:
-        name = next(name for name, block in self._blocks.items() if block is crossing.block)
-        probe = crossing.threshold.probe
-        return f"{name}:{probe}" if name else probe
+        block = self._blocks[first]
+        own = block.check_probe(own) if kind == "probe" else block.check_source(own)
+        return f"{first}:{own}" if first else own, block, own
 
     def _supervised(self, generator: ProcessGenerator, name: str) -> ProcessGenerator:
-        """The generator itself; counts its turns and keeps who raised what."""
+        """The generator itself, but that it cannot stand still, nor yield what is no event."""
         send: Callable[[Any], Event] = generator.send
         argument: Any = None
         while True:
             self._turns[name] += 1
+            if self._turns[name] > self._most_at_once:
+                raise self._stuck(self._turns[name])
             try:
                 event = send(argument)
             except StopIteration as end:
                 return end.value
-            except BaseException as error:
-                self._raised[id(error)] = (name, self.now)
-                raise
+            if not isinstance(event, Event) or event.env is not self:
+                argument, send = _no_event(event), generator.throw
+                continue
             try:
                 argument, send = (yield event), generator.send
             except BaseException as error:
-                argument, send = error, generator.throw
+                # SimPy throws a copy, which has lost what is not in its arguments.
+                argument, send = error.__cause__ or error, generator.throw
 
-    def _named(self, error: Exception) -> Exception:
-        """The error that ends the run, for one that a process or a circuit raised."""
-        original = error.__cause__ or error
-        if id(original) not in self._raised:
+    def _named(self, error: Exception, event: Event | None) -> Exception:
+        """The error that ends the run, for one that failed an event: a process is named."""
+        if not isinstance(event, NamedProcess):
             return error
-        name, time = self._raised[id(original)]
-        where = f"process {name}, t = {time:.6g} s"
-        if isinstance(original, SpicennError):
-            inner = f"{where}; {original.where}" if original.where else where
-            return type(original)(original.what, where=inner, remedy=original.remedy)
-        said = f": {original}" if str(original) else ""
-        return CosimulationError(f"raised {type(original).__name__}{said}", where=where)
+        if not isinstance(error, SpicennError):
+            said = f": {error}" if str(error) else ""
+            where = f"process {event.name}, {self._when()}"
+            return CosimulationError(f"raised {type(error).__name__}{said}", where=where)
+        where = f"process {event.name}"
+        if error.where:
+            where = f"{where}, {error.where}"
+        if "t = " not in where:
+            where = f"{where}, {self._when()}"
+        return type(error)(error.what, where=where, remedy=error.remedy)
 
-    def _check_waiting(self) -> None:
-        waiting = [c for c in self._armed.values() if c.callbacks]
-        if not waiting and not self._monitors_waited():
-            return
-        what = "; ".join(f"{self._waiter(c)} for {self._full(c)} {str(c).split(' ', 1)[1]}"
-                         for c in waiting[:4])  # fmt: skip
-        raise CosimulationError(
-            f"nothing is scheduled, and processes wait: {what or 'for a monitor'}",
+    def _stuck(self, events: int) -> CosimulationError:
+        busy = ", ".join(name for name, _ in self._turns.most_common(4)) or "no process"
+        return CosimulationError(
+            f"{events} events and no time has passed; most active: {busy}",
             where=self._when(),
-            remedy="say for how long: env.run(until=…), or env.crossing(…, within=…)",
+            remedy="let a process wait: yield env.timeout(t) with t > 0, or env.crossing(…)",
         )
 
-    def _monitors_waited(self) -> bool:
-        return any(store.get_queue for _, _, store in self._monitors.values())
+    def _check_waiting(self) -> None:
+        """Raise CosimulationError where someone waits for what cannot come."""
+        waits = [(crossing, f"{crossing}") for crossing in self._held.values()]
+        waits += [
+            (got, f"a spike of {node}")
+            for node, _, store in self._monitors.values()
+            for got in store.get_queue
+        ]
+        if waits:
+            who = [f"{', '.join(_waiting(event)) or 'run'} for {what}" for event, what in waits[:4]]
+            raise CosimulationError(
+                f"nothing is scheduled, and processes wait: {'; '.join(who)}",
+                where=self._when(),
+                remedy="say for how long: env.run(until=…), or env.crossing(…, within=…)",
+            )
+        if self._until is not None and not self._until.triggered:
+            raise CosimulationError(
+                "nothing is left to be done, and the event to run until has not happened",
+                where=self._when(),
+            )
 
-    def _waiter(self, crossing: Crossing) -> str:
-        names = [name for process, name in self._names.items() if process.target is crossing]
-        return names[0] if names else "one"
+    def _go_on_past(self, until: Event | None) -> None:
+        """A run that failed before its end does not end the next one there."""
+        if until is not None and until.callbacks and StopSimulation.callback in until.callbacks:
+            until.callbacks.remove(StopSimulation.callback)
+        if isinstance(until, _Stop):
+            self._queue[:] = [entry for entry in self._queue if entry[3] is not until]
+            heapq.heapify(self._queue)
 
     def _when(self) -> str:
         return f"t = {self.now:.6g} s"
 
     def _note(
-        self, kind: str, name: str, value: float, fields: Mapping[str, float] | None = None
+        self, kind: str, name: str, value: float, fields: Mapping[str, float] = _NO_FIELDS
     ) -> None:
         process = self.active_process
-        by = self._names.get(process, "") if process is not None else ""
-        self._happenings.append(Happening(self.now, kind, name, value, by, fields or {}))
+        by = process.name if process is not None else ""
+        self._happenings.append(Happening(self.now, kind, name, value, by, fields))
 
     def _show(self, time: float) -> None:
         if self.progress is not None and monotonic() - self._shown > _INTERVAL:
@@ -542,22 +707,29 @@ class Cosimulation(simpy.Environment):
             self.progress(time, len(self._happenings))
 
 
-def _advance(blocks: Sequence[Block], limit: float) -> list[tuple[int, float]]:
-    """Take blocks to a time, together; raises the first error once all are done."""
-    fired: list[tuple[int, float]] = []
-    errors: list[SpicennError] = []
-    begun = []
-    for block in blocks:
-        try:
-            block.begin(limit)
-            begun.append(block)
-        except SpicennError as error:
-            errors.append(error)
-    for block in begun:
-        try:
-            fired += block.finish()
-        except SpicennError as error:
-            errors.append(error)
-    if errors:
-        raise errors[0]
-    return fired
+def _delay(now: float, time: float) -> float:
+    """What must be added to ``now`` to give ``time``, to the last bit; 0 if it is over."""
+    delay = max(time - now, 0.0)
+    while now + delay < time:
+        delay = math.nextafter(delay, math.inf)
+    while now + delay > time and delay > 0:
+        delay = math.nextafter(delay, 0.0)
+    return delay
+
+
+def _no_event(value: Any) -> InputError:
+    said = "an event of another environment" if isinstance(value, Event) else repr(value)[:80]
+    return InputError(
+        f"yielded {said}",
+        remedy="yield an event of this co-simulation: env.timeout(…), env.crossing(…)",
+    )
+
+
+def _waiting(event: Event) -> Iterator[str]:
+    """Names of the processes that wait for an event, or for a condition it belongs to."""
+    for callback in event.callbacks or ():
+        owner = getattr(callback, "__self__", None)
+        if isinstance(owner, Process):
+            yield owner.name
+        elif isinstance(owner, Event):
+            yield from _waiting(owner)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 SCHEMA = 1
+# Every event has these; what else is emitted takes another name.
+FIELDS = frozenset({"time", "kind", "name", "value", "process"})
 
 
 class Happening(NamedTuple):
