@@ -261,27 +261,34 @@ class Stepper:
     # What the parent asks for.
 
     def _stop(self) -> None:
-        fired, self._fired = self._fired, []
-        self._answer({"ok": True, "fired": fired}, everything=False)
+        self._report()
         while True:
             header, _ = self._receive()
             kind = header["request"]
             if kind == "advance":
                 self._take(header)
-                return
-            if kind == "sample":
+                if not self._fired and self._limit > self._now * (1 + _SAME):
+                    return
+                self._report()  # found in looking back, or that was all there was to do
+            elif kind == "sample":
                 self._send({"ok": True, "values": self._sample(header)}, [])
             elif kind == "record":
                 self._answer({"ok": True, "fired": []}, everything=True)
 
+    def _report(self) -> None:
+        fired, self._fired = self._fired, []
+        self._answer({"ok": True, "fired": fired}, everything=False)
+
     def _take(self, header: Header) -> None:
         self._limit = header["until"]
-        for key in header["unwatch"]:
+        over = frozenset(header["unwatch"])
+        for key in over:
             self._watches.pop(key, None)
         for key, probe, threshold, sign, since, repeat in header["watch"]:
-            watch = _Watch(key, probe, threshold, sign, repeat)
-            self._watches[key] = watch
-            self._look_back(watch, since)
+            if key not in over:
+                watch = _Watch(key, probe, threshold, sign, repeat)
+                self._watches[key] = watch
+                self._look_back(watch, since)
         for source, start, rise, level in header["drive"]:
             self._drive(source, start, rise, level)
         watched = list(dict.fromkeys(watch.probe for watch in self._watches.values()))
@@ -290,31 +297,35 @@ class Stepper:
             self._history.clear()
         if not self._history:
             self._history = [(self._now, self._read(self._watched))]
-        if self._fired:  # found in looking back
-            self._stop()
 
     def _look_back(self, watch: _Watch, since: float) -> None:
-        """Arm a new watch, and fire it where the probe crossed between ``since`` and now."""
+        """Arm a new watch, and fire it where the probe crossed between ``since`` and now.
+
+        Between two points the crossing is where a straight line has it.
+        """
         if since < self._now * (1 - _SAME):
             time = self._session.vector(b"time", copy=False)
             trace = self._session.vector(self._vectors[watch.probe], copy=False)
             if time is not None and trace is not None:
                 first = max(int(np.searchsorted(time, since, side="right")) - 1, 0)
+                time = time[first:]
                 beyond = watch.sign * (trace[first:] - watch.threshold)
-                up = np.flatnonzero((beyond[:-1] < 0) & (beyond[1:] >= 0))
-                if up.size:
-                    k = up[0]
+                for k in np.flatnonzero((beyond[:-1] < 0) & (beyond[1:] >= 0)):
                     part = beyond[k] / (beyond[k] - beyond[k + 1])
-                    at = time[first + k] + part * (time[first + k + 1] - time[first + k])
-                    self._fire(watch, max(float(at), since))
+                    at = float(time[k] + part * (time[k + 1] - time[k]))
+                    if at > since:
+                        self._fire(watch, at)
+                        if not watch.repeat:
+                            return
         watch.armed = watch.beyond(self._read([watch.probe])[0]) < 0
 
     def _drive(self, source: int, start: float, rise: float, level: float) -> None:
         start = max(start, self._now) + LEAD * rise
         slopes = self._slopes[source]
-        before = self._level(source, start)
-        slopes[:] = [s for s in slopes if s[0] < start][-3:]
-        slopes.append((start, before, start + rise, level))
+        slopes.append((start, self._level(source, start), start + rise, level))
+        # The last that has begun is still to be asked for; those before it are over.
+        begun = [k for k, slope in enumerate(slopes) if slope[0] <= self._now]
+        del slopes[: begun[-1] if begun else 0]
         for corner in (start, start + rise):
             self._session.set_breakpoint(corner)
             self._corners.append(corner)
