@@ -114,7 +114,7 @@ class SteppedCircuit:
         self._child = Child()
         warn_without_klu(self._child.facts)
         try:
-            self._child.send(request, (), timeout)
+            self._send(request)
             self._receive()
         except BaseException:
             self.close()
@@ -173,7 +173,7 @@ class SteppedCircuit:
         if time == self.time and probe in self._sampled:
             return self._sampled[probe]
         request = {"request": "sample", "probes": [self._probe[probe]], "time": time}
-        self._child.send(request, (), self._timeout)
+        self._send(request)
         value = float(self._receive()["values"][0])
         if time == self.time:
             self._sampled[probe] = value
@@ -190,8 +190,7 @@ class SteppedCircuit:
         }
         self._watch, self._unwatch, self._drives = [], [], []
         self._sampled = {}
-        self._child.send(request, (), self._timeout)
-        self._waiting = True
+        self._send(request)
 
     def finish(self) -> list[tuple[int, float]]:
         """Wait until ``begin`` is done; return the crossings, each its key and time [s].
@@ -199,7 +198,6 @@ class SteppedCircuit:
         Raises ConvergenceError naming time and node where ngspice finds no next point,
         SimulationTimeout, SimulatorCrash.
         """
-        self._waiting = False
         return [(int(key), time) for key, time in self._receive()["fired"]]
 
     def traces(self) -> tuple[Array, dict[str, Array]]:
@@ -209,7 +207,7 @@ class SteppedCircuit:
         """
         if self._child.alive and not self._waiting:
             try:
-                self._child.send({"request": "record"}, (), self._timeout)
+                self._send({"request": "record"})
                 self._receive()
             except SpicennError:  # what is here is what there is
                 pass
@@ -222,6 +220,11 @@ class SteppedCircuit:
         """End the simulator's process; what was recorded stays."""
         self._child.close()
 
+    def _send(self, request: Header) -> None:
+        # Stays so where the answer does not come, or an interrupt comes before it.
+        self._waiting = True
+        self._child.send(request, (), self._timeout)
+
     def _receive(self) -> Header:
         while True:
             header, arrays = self._child.receive(self._timeout)
@@ -231,6 +234,7 @@ class SteppedCircuit:
                 if self._progress is not None:
                     self._progress(self.time)
                 continue
+            self._waiting = False
             self.time = header.get("time", self.time)
             self.steps = header.get("steps", self.steps)
             self.rejected = header.get("rejected", self.rejected)
