@@ -12,7 +12,7 @@ import numpy as np
 
 from spicenn.errors import Status
 from spicenn.report.numbers import Array
-from spicenn.report.quantity import PREFIXES, quantity
+from spicenn.report.quantity import PREFIXES, prefix_of, quantity
 from spicenn.report.style import INK, MINUS, MUTED, PALE, PLUS, grid, new_figure
 from spicenn.study.energy_record import MODES, energy_of
 
@@ -203,7 +203,7 @@ def headlines(found: Costs) -> list[tuple[str, str, str, str]]:
 
 def table(found: Costs) -> str:
     """HTML table, layer by component, with latencies."""
-    unit, time = _prefix(found.total), _prefix(found.total_latency)
+    unit, time = prefix_of(found.total), prefix_of(found.total_latency)
     present = found.present
 
     def line(head: str, cells: list[str]) -> str:
@@ -253,7 +253,7 @@ def energy_figure(found: Costs) -> Figure | None:
     if not np.isfinite(found.total):
         return None
     layers, energy, energy_spread, latency, latency_spread = _drawn(found)
-    unit, time = _prefix(found.total), _prefix(found.total_latency)
+    unit, time = prefix_of(found.total), prefix_of(found.total_latency)
     scale, time_scale = PREFIXES[unit], PREFIXES[time]
     figure = new_figure(10.4, 1.5 + 0.36 * len(layers))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[2.1, 1])
@@ -311,11 +311,3 @@ def _drawn(found: Costs) -> tuple[tuple[str, ...], Array, Array, Array, Array]:
         np.append(found.latency[:first], found.latency[first:].sum()),
         np.append(late[:first], np.nan),
     )
-
-
-def _prefix(value: float) -> str:
-    """Prefix in which a table's largest number has at most three digits before its point."""
-    if not np.isfinite(value) or value <= 0:
-        return ""
-    fitting = [name for name, factor in PREFIXES.items() if factor <= value]
-    return fitting[0] if fitting else list(PREFIXES)[-1]

@@ -35,3 +35,11 @@ def quantity(value: float, unit: str, *, digits: int = 4, spread: float = math.n
     if math.isfinite(spread) and spread:
         text += f" ± {spread / factor:.2g}"
     return f"{text} {prefix}{unit}".rstrip()
+
+
+def prefix_of(value: float) -> str:
+    """Prefix that leaves at most three digits before the point of a column's largest number."""
+    if not math.isfinite(value) or value <= 0:
+        return ""
+    fitting = [name for name, factor in PREFIXES.items() if factor <= value]
+    return fitting[0] if fitting else list(PREFIXES)[-1]
