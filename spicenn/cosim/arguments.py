@@ -6,15 +6,16 @@ import math
 from collections.abc import Callable, Iterable
 from functools import wraps
 from numbers import Integral, Real
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 from spicenn.cosim.kernel import Cosimulation, ProcessGenerator
 from spicenn.errors import InputError
 
 P = ParamSpec("P")
+G = TypeVar("G", bound=ProcessGenerator)
 
 
-def process(function: Callable[P, ProcessGenerator]) -> Callable[P, ProcessGenerator]:
+def process(function: Callable[P, G]) -> Callable[P, G]:
     """Let errors call a process by the name of the function that returned its generator.
 
     Such a function checks its arguments when it is called; a generator function would only
@@ -22,7 +23,7 @@ def process(function: Callable[P, ProcessGenerator]) -> Callable[P, ProcessGener
     """
 
     @wraps(function)
-    def begin(*arguments: P.args, **keywords: P.kwargs) -> ProcessGenerator:
+    def begin(*arguments: P.args, **keywords: P.kwargs) -> G:
         generator = function(*arguments, **keywords)
         generator.__name__ = function.__name__  # type: ignore[attr-defined]
         return generator
