@@ -1,0 +1,172 @@
+"""What an event-driven model of one chip's layer is made of, and what its circuit says of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spicenn.compiler.spiking import SpikingLayer
+from spicenn.errors import InputError
+from spicenn.kirchhoff.currents import effective_matrix
+
+Array = NDArray[np.float64]
+
+# A comparator's pair, its mirror and its output node: what the membrane's excess over the
+# threshold has to add up to before the output goes, over c_node volts per siemens.
+_PATH = 0.65
+# A spike's share of the supply's charge on the capacitors of reset and output.
+_SPIKE_SWING = 2.0
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LayerModel:
+    """One layer of one chip: closed forms between events, and their constants.
+
+    Parameters
+    ----------
+    weights : (axon, neuron), slope of a membrane per volt on an axon [1/s].
+    drift : (neuron,), slope without any input [V/s].
+    tau, threshold, refractory : (neuron,), of the membrane's leak [s], where its comparator
+        changes sides [V], and how long it is held after a spike [s].
+    rest, floor : of the membranes [V].
+    catch : (neuron,), of the transistors that hold a membrane: it goes back at catch u²,
+        u its distance beyond where they let go [1/(V s)].
+    fall : (neuron,), speed at which a reset lets go [V/s].
+    excess : coefficients, ascending, of the logarithm of the time integral of what is over
+        the threshold at which the output goes [V s] by that of the slope at the threshold,
+        in units of ``slope``.
+    slope : that a membrane typically passes the threshold with [V/s].
+    lag : from the middle of a drive's slope to that of a membrane's [s].
+    spike_width, supply : of an output pulse [s], [V].
+    power_rest : without any event [W].
+    power_axon : (axon,), per volt on it [W/V].
+    power_slope : (neuron,), per magnitude of its membrane's slope without leak [J/V].
+    energy_spike : of a spike at no delay [J], and per delay of its comparator [W].
+    energy_catch : (neuron,), per volt that it is held up against at the floor [J/V].
+    """
+
+    weights: Array
+    drift: Array
+    tau: Array
+    threshold: Array
+    refractory: Array
+    rest: float
+    floor: float
+    catch: Array
+    fall: Array
+    excess: Array
+    slope: float
+    lag: float
+    spike_width: float
+    supply: float
+    power_rest: float
+    power_axon: Array
+    power_slope: Array
+    energy_spike: Array
+    energy_catch: Array
+
+    def __post_init__(self) -> None:
+        if self.weights.ndim != 2:
+            raise InputError(f"weights of shape {self.weights.shape}", where="LayerModel")
+        axons, neurons = self.weights.shape
+        sizes = {"power_axon": axons, "energy_spike": 2}
+        for name in ("drift", "tau", "threshold", "refractory", "catch", "fall", "power_slope",
+                     "energy_catch"):  # fmt: skip
+            sizes[name] = neurons
+        for name, size in sizes.items():
+            if getattr(self, name).shape != (size,):
+                raise InputError(
+                    f"{name} has shape {getattr(self, name).shape}, expected ({size},)",
+                    where="LayerModel",
+                )
+        for field in fields(self):
+            if not np.isfinite(getattr(self, field.name)).all():
+                raise InputError(f"{field.name} is not finite", where="LayerModel")
+        for name in ("tau", "refractory", "catch", "fall", "slope", "spike_width", "supply"):
+            if not np.all(np.asarray(getattr(self, name)) > 0):
+                raise InputError(f"{name} is not above 0", where="LayerModel")
+        if not self.floor < self.rest < self.threshold.min():
+            raise InputError("floor, rest and threshold are not in order", where="LayerModel")
+
+    @property
+    def axons(self) -> int:
+        return int(self.weights.shape[0])
+
+    @property
+    def neurons(self) -> int:
+        return int(self.weights.shape[1])
+
+    def with_(self, **changes: Any) -> LayerModel:
+        """The same with some values changed."""
+        return replace(self, **changes)
+
+
+def circuit_model(layer: SpikingLayer) -> LayerModel:
+    """The model that a layer's own devices make, nothing of it fitted.
+
+    Weights are those of its effective matrix (wires included), time constants and levels
+    those of ``netlists/lif.lib``, the comparator's delay that of a pair of transistors
+    charging one node: gm = sqrt(β I).
+
+    Raises InputError where neurons do not share their levels.
+    """
+    stage, neurons = layer.stage, layer.neurons
+    spec = layer.nominal
+    for key in ("v_rest", "v_floor", "supply"):
+        if len({getattr(neuron, key) for neuron in neurons}) != 1:
+            raise InputError(f"neurons differ in {key}", where=f"stage {stage.name}")
+
+    def each(key: str) -> Array:
+        return np.array([getattr(neuron, key) for neuron in neurons], dtype=np.float64)
+
+    plus, minus, total = _conductances(layer)
+    capacitance = each("c_mem") + each("c_feedback")
+    gain = each("gm") / capacitance
+    tia, driver = layer.periphery.tia, layer.periphery.driver
+    supplies = driver.supply * total + tia.supply * 2.0 * plus.sum(axis=1)
+    pair = np.sqrt(each("beta") * each("bias_current"))
+    excess = _PATH * float((each("c_node") / pair * (spec.supply - spec.v_th)).mean())
+    spike_charge = (spec.c_ref + spec.c_feedback + 3 * spec.c_node) * _SPIKE_SWING
+    rest = spec.supply * each("bias_current").sum()
+    rest += driver.supply * driver.bias_current * stage.wordlines
+    rest += tia.supply * tia.bias_current * 2 * stage.outputs
+    offset = stage.r_feedback * (stage.tia_offset[1] - stage.tia_offset[0]) / stage.r_first
+    return LayerModel(
+        weights=stage.gain * stage.r_feedback * (plus - minus) * gain,
+        drift=offset * gain,
+        tau=each("r_leak") * capacitance,
+        threshold=each("v_th") + each("offset"),
+        refractory=np.array([neuron.refractory for neuron in neurons]),
+        rest=spec.v_rest,
+        floor=spec.v_floor,
+        catch=10 * each("beta") / (2 * capacitance),
+        fall=each("i_ref") / each("c_ref"),
+        excess=np.array([np.log(excess)]),
+        slope=spec.swing / layer.width,
+        lag=0.0,
+        spike_width=1e-9,
+        supply=spec.supply,
+        power_rest=float(rest),
+        power_axon=stage.gain * supplies,
+        power_slope=capacitance * spec.supply + tia.supply / (stage.r_feedback * gain),
+        energy_spike=np.array([spec.supply * spike_charge, spec.supply * spec.bias_current]),
+        energy_catch=capacitance * spec.supply,
+    )
+
+
+def _conductances(layer: SpikingLayer) -> tuple[Array, Array, Array]:
+    """From a volt on an input to the currents of plus and minus lines, (input, output), and
+    to what its driver gives, (input,) [S]. What a wire takes of a driver's current is small.
+    """
+    stage = layer.stage
+    lines = np.zeros((stage.wordlines, 2 * stage.outputs))
+    for block in stage.blocks:
+        r_wordline, r_bitline = block.crossbar.segments()
+        effective = effective_matrix(block.cells.g, r_wordline=r_wordline, r_bitline=r_bitline)
+        rows = slice(block.row, block.row + block.crossbar.wordlines)
+        lines[rows, block.line : block.line + block.crossbar.bitlines] += effective
+    lines = lines[: stage.inputs]
+    return lines[:, 0::2], lines[:, 1::2], lines.sum(axis=1)

@@ -1,0 +1,195 @@
+"""A layer's state, taken from event to event."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from spicenn.surrogate.events.model import Array, LayerModel
+from spicenn.surrogate.events.motion import held, move
+
+# When neurons that have not fired yet were let go [s] before the beginning.
+_LONG_AGO = 1e3
+
+
+class LayerState:
+    """Membranes, inputs and energy of a layer at a time, and when each neuron fires next.
+
+    Between calls nothing is computed. ``fires`` holds for every neuron the time at which
+    it fires if no input changes [s], inf for never.
+
+    Parameters
+    ----------
+    model : its constants.
+    """
+
+    def __init__(self, model: LayerModel) -> None:
+        self.model = model
+        n = model.neurons
+        self.time = 0.0
+        self.level = np.zeros(model.axons)
+        self.slope = model.drift.copy()
+        self.v = np.maximum(model.rest + model.tau * model.drift, model.floor)
+        self.release = np.full(n, -_LONG_AGO)
+        self.area = np.zeros(n)
+        self.need = np.ones(n)
+        self.crossed = np.zeros(n)
+        self.fires = np.full(n, math.inf)
+        self.energy = 0.0
+        self.spikes = 0
+        self._settled = -math.inf
+        self._power = self._rate()
+        self._predict()
+
+    def advance(self, time: float) -> None:
+        """Go to a time [s] at which, or before which, nothing happens."""
+        step = time - self.time
+        if step <= 0:
+            return
+        self.energy += self._power * step
+        before, model = self.v, self.model
+        final = self._final
+        v = final + (before - final) * np.exp(-step / model.tau)
+        if self._settled > self.time or v.min() < model.floor or before.min() < model.floor:
+            v = move(model, before, self.slope, self.release, self.time, time)
+            self._pay_for_catch(before, v, step)
+        over = v > model.threshold
+        if over.any():
+            self._add_up(np.flatnonzero(over), before, v, step)
+        elif self.area.any():
+            self.area = np.zeros_like(self.area)
+        if over.any() and self.area.any():
+            self.area = np.where(over, self.area, 0.0)
+        self.v, self.time = v, time
+
+    def drive(self, axons: np.ndarray, changes: Array) -> None:
+        """Change inputs by some volts, now."""
+        self.level[axons] += changes
+        if len(axons) == 1:
+            self.slope = self.slope + changes[0] * self.model.weights[axons[0]]
+        else:
+            self.slope = self.slope + changes @ self.model.weights[axons]
+        self._power = self._rate()
+        self._predict()
+
+    def fire(self, k: int) -> None:
+        """Neuron k spikes now."""
+        model = self.model
+        self.spikes += 1
+        delay = self.time - self.crossed[k]
+        self.energy += float(model.energy_spike[0] + model.energy_spike[1] * delay)
+        self.v = self.v.copy()
+        self.v[k] = model.rest
+        self.area[k] = 0.0
+        self.release = self.release.copy()
+        self.release[k] = self.time + model.refractory[k]
+        window = (model.rest - model.floor) / model.fall[k]
+        self._settled = max(self._settled, float(self.release[k] + window))
+        self._forecast(np.array([k]))
+
+    def voltage(self, time: float) -> Array:
+        """Membranes (neuron,) at a time that is not before this one, nothing between [V]."""
+        if time <= self.time:
+            return self.v
+        return move(self.model, self.v, self.slope, self.release, self.time, time)
+
+    def energy_at(self, time: float) -> float:
+        """Energy from all supplies up to then [J]."""
+        return self.energy + self._power * max(time - self.time, 0.0)
+
+    def copy(self) -> LayerState:
+        """An independent state; arrays that are never written in place are shared."""
+        twin = object.__new__(LayerState)
+        twin.__dict__.update(self.__dict__)
+        for name in ("level", "area", "need", "crossed", "fires"):
+            setattr(twin, name, getattr(self, name).copy())
+        return twin
+
+    def _rate(self) -> float:
+        model = self.model
+        return float(
+            model.power_rest
+            + np.abs(self.level) @ model.power_axon
+            + np.abs(self.slope) @ model.power_slope
+        )
+
+    def _predict(self) -> None:
+        model = self.model
+        self._final = model.rest + model.tau * self.slope
+        self.fires = np.full(model.neurons, math.inf)
+        chosen = np.flatnonzero((self._final > model.threshold) | (self.v > model.threshold))
+        if chosen.size:
+            self._forecast(chosen)
+
+    def _forecast(self, k: np.ndarray) -> None:
+        """When neurons fire as things are."""
+        model, v, slope = self.model, self.v[k], self.slope[k]
+        tau, threshold, catch = model.tau[k], model.threshold[k], model.catch[k]
+        final = self._final[k]
+        begin = np.full(len(k), self.time)
+        wait = self.release[k] - self.time
+        if (wait > 0).any():
+            # What a held membrane has gained at its release, as if it had been free before.
+            rising = np.maximum(slope, 1e-9)
+            gained = held(
+                v, slope, model.rest, catch, model.fall[k], np.maximum(wait, 0), np.zeros(len(k))
+            )
+            early = np.where(slope > 0, (gained - model.rest) / rising, 0.0)
+            begin = np.where(wait > 0, self.time + wait - early, begin)
+            v = np.where(wait > 0, model.rest, v)
+        low = v < model.floor
+        if low.any():
+            drive = np.maximum((final - model.floor) / tau, 1e-30)
+            angle = np.arctan(np.maximum(model.floor - v, 0.0) / np.sqrt(drive / catch))
+            begin = np.where(low, begin + angle / np.sqrt(drive * catch), begin)
+            v = np.where(low, model.floor, v)
+        over = v > threshold
+        gap = np.maximum(final - threshold, 0.0)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            crossing = np.where(over, 0.0, tau * np.log1p((threshold - v) / gap))
+            passing = gap / tau
+            need = np.where(over, self.need[k], self._needed(passing))
+            left = need - np.where(over, self.area[k], 0.0)
+            excess = np.where(over, v - threshold, 0.0)
+            rate = np.where(over, (final - v) / tau, passing)
+            root = excess**2 + 2 * rate * left
+            # The form without a difference of nearly equal numbers.
+            delay = 2 * left / (excess + np.sqrt(root))
+        never = ~(root > 0) | (~over & (gap <= 0)) | ~np.isfinite(crossing) | ~np.isfinite(delay)
+        fires = np.maximum(begin + crossing + np.maximum(delay, 0.0), self.time)
+        self.fires[k] = np.where(never, math.inf, fires)
+        self.crossed[k] = np.where(over, self.crossed[k], begin + crossing)
+
+    def _needed(self, slope: Array) -> Array:
+        """Time integral of the excess at which the output goes, by the slope at the threshold."""
+        model = self.model
+        x = np.log(np.clip(slope / model.slope, 1e-3, 1e2))
+        return np.exp(np.polynomial.polynomial.polyval(x, model.excess))
+
+    def _add_up(self, k: np.ndarray, before: Array, after: Array, step: float) -> None:
+        """Add what is over the threshold to the comparators' integrals."""
+        model = self.model
+        threshold = model.threshold[k]
+        above = after[k] - threshold
+        passing = np.maximum(self._final[k] - threshold, 1e-12) / model.tau[k]
+        was = before[k] > threshold
+        added = np.where(
+            was,
+            0.5 * (before[k] - threshold + above) * step,
+            np.minimum(above**2 / (2 * passing), above * step),
+        )
+        self.area = self.area.copy()
+        self.need = np.where(np.isin(np.arange(model.neurons), k[~was]), 1.0, self.need)
+        self.need[k[~was]] = self._needed(passing[~was])
+        self.area[k] = np.where(was, self.area[k], 0.0) + added
+
+    def _pay_for_catch(self, before: Array, after: Array, step: float) -> None:
+        """What the floor's transistors carried: what is missing in the charge's balance."""
+        model = self.model
+        low = np.flatnonzero((before <= model.floor + 1e-3) & (after < model.floor + 1e-3))
+        low = low[self.release[low] < self.time]
+        if low.size:
+            leak = (model.rest - 0.5 * (before[low] + after[low])) / model.tau[low]
+            lifted = after[low] - before[low] - (self.slope[low] + leak) * step
+            self.energy += float(np.maximum(lifted, 0.0) @ model.energy_catch[low])
