@@ -5,7 +5,7 @@ from spicenn.circuit.crossbar import Crossbar
 from spicenn.circuit.names import safe_name, unique_names
 from spicenn.circuit.noise import noise_sources, render_noise
 from spicenn.circuit.parse import parse_crossbar
-from spicenn.circuit.raw import read_raw
+from spicenn.circuit.raw import RawPlot, read_raw, write_raw
 from spicenn.circuit.render import (
     cell_nodes,
     comment_text,
@@ -18,6 +18,7 @@ from spicenn.technology.library import cell_names, load_cell
 
 __all__ = [
     "Crossbar",
+    "RawPlot",
     "Tolerances",
     "cell_names",
     "cell_nodes",
@@ -34,4 +35,5 @@ __all__ = [
     "render_subcircuit",
     "safe_name",
     "unique_names",
+    "write_raw",
 ]
