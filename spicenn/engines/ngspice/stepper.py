@@ -129,6 +129,9 @@ class Stepper:
                 return 0
             if redo:  # ngspice does it again by itself, shorter
                 self._tried = None
+                # Even the shorter step was too long: the wanted one, tried again after every
+                # point, would fail each time, hundreds of times on a neuron's steep edge.
+                self._wanted = 0.0
                 return 0
             shorter = self._judge(time, old)
             if shorter is not None:
