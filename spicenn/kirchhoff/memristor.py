@@ -48,6 +48,8 @@ class Memristor:
     gap_min, gap_max, wall : range of the state and distance of its slowing down [m].
     temperature : [K].
 
+    Each a number, or an array for cells that differ, which every state given then fits.
+
     Raises InputError for a value out of range, or a field that the gap takes away within
     the range.
     """
@@ -70,16 +72,19 @@ class Memristor:
         for field in fields(self):
             value = getattr(self, field.name)
             least = 0.0 if field.name in ("beta", "gap_min") else math.ulp(0.0)
-            if not (isinstance(value, int | float) and least <= value < math.inf):
+            if not (
+                isinstance(value, int | float | np.ndarray)
+                and np.all((value >= least) & (value < math.inf))
+            ):
                 raise InputError(f"{field.name} = {value!r} is out of range", where="memristor")
-        if not self.gap_min < self.gap_max:
+        if not np.all(self.gap_min < self.gap_max):
             raise InputError(
-                f"gap_min = {self.gap_min:g} is not below gap_max = {self.gap_max:g}",
+                f"gap_min = {self.gap_min!r} is not below gap_max = {self.gap_max!r}",
                 where="memristor",
             )
-        if not self._enhancement(self.gap_max) > 0:
+        if not np.all(self._enhancement(self.gap_max) > 0):
             raise InputError(
-                f"gamma0 - beta (gap / 1 nm)³ is {self._enhancement(self.gap_max):g} at gap_max",
+                f"gamma0 - beta (gap / 1 nm)³ is {self._enhancement(self.gap_max)!r} at gap_max",
                 where="memristor",
                 remedy="choose a smaller gap_max or beta",
             )
@@ -121,7 +126,7 @@ class Memristor:
         )
         inside = xp.clip(field, -1.0, 1.0)
         hops = xp.exp(over * (inside - 1)) - xp.exp(-over * (inside + 1))
-        hops = hops + over * (1 + math.exp(-2 * over)) * (field - inside)
+        hops = hops + (field - inside) * (over * (1 + np.exp(-2 * over)))
         way = xp.where(field > 0, state - self.gap_min, self.gap_max - state)
         free = -xp.expm1(-xp.clip(way, 0.0, None) / self.wall)
         return -0.5 * self.vel0 * hops * free
