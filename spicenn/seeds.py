@@ -40,6 +40,7 @@ class Purpose(IntEnum):
     NEURON_OFFSET = 33
     COMPARATOR = 34
     SPIKES = 40
+    CELL_LAW = 41
     SPIKING_NEURON = 42
 
 

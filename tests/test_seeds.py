@@ -47,6 +47,8 @@ def test_golden_draws():
         ("NEURON_OFFSET", 33),
         ("COMPARATOR", 34),
         ("SPIKES", 40),
+        ("CELL_LAW", 41),
+        ("SPIKING_NEURON", 42),
     ]
 
 
