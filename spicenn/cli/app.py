@@ -16,6 +16,7 @@ from spicenn import __version__
 from spicenn.cli.calibrate import calibrate
 from spicenn.cli.codes import BUG, FAILED, INTERRUPTED, USAGE
 from spicenn.cli.compile import compile_
+from spicenn.cli.cosim import cosim
 from spicenn.cli.demo import demo
 from spicenn.cli.doctor import doctor
 from spicenn.cli.energy import energy
@@ -133,7 +134,7 @@ def program() -> None:
     """
 
 
-for _command in (doctor, technology, compile_, run, energy, fit, calibrate, report, demo):
+for _command in (doctor, technology, compile_, run, energy, fit, calibrate, report, cosim, demo):
     program.add_command(_command)
 
 

@@ -22,6 +22,10 @@ trust_model = click.option(
     "and a cell's compiled models (OSDI), which are native code.",
 )
 
+trust_script = click.option(
+    "--trust-script", is_flag=True, help="Allow the script to execute code, which is what it is."
+)
+
 allow_include = click.option(
     "--allow-include",
     type=click.Path(path_type=Path, exists=True, file_okay=False),

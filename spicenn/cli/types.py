@@ -111,6 +111,7 @@ class SweepType(_Type):
 TILE = TileType()
 TECHNOLOGY = TechnologyType()
 SWEEP = SweepType()
+QUANTITY = QuantityType()
 
 
 def sweeps(
