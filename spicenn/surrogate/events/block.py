@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -62,6 +63,8 @@ class LayerBlock:
         self._record = tuple(self.check_probe(probe) for probe in record)
         self._kept: list[LayerState] = [self._past[0]] if self._record else []
         self.spikes: list[tuple[float, int]] = []
+        # Crossings before now of what is watched only since.
+        self._late: list[tuple[int, float]] = []
 
     @property
     def probes(self) -> tuple[str, ...]:
@@ -114,6 +117,8 @@ class LayerBlock:
         k = self._probe[threshold.probe]
         self._watched[threshold.key] = (k, threshold)
         self._by_neuron.setdefault(k, {})[threshold.key] = threshold
+        if threshold.since < self.time:
+            self._look_back(k, threshold)
 
     def unwatch(self, key: int) -> None:
         """Look out no longer, if it still does."""
@@ -146,7 +151,7 @@ class LayerBlock:
     def finish(self) -> list[tuple[int, float]]:
         """Go there, or to the first crossing on the way: keys and times of what crossed."""
         self._past = self._past[-1:]
-        fired: list[tuple[int, float]] = []
+        fired, self._late = self._late, []
         while not fired:
             state = self._state
             edge = self._edges[0][0] if self._edges else math.inf
@@ -199,6 +204,16 @@ class LayerBlock:
                 if not threshold.repeat:
                     self.unwatch(key)
         return fired
+
+    def _look_back(self, k: int, threshold: Threshold) -> None:
+        """Find crossings between a threshold's beginning and the time reached, ahead of it."""
+        later = 0.0 if threshold.upwards else self.model.spike_width
+        for time, neuron in self.spikes[bisect_left(self.spikes, (threshold.since - later, -1)) :]:
+            if neuron == k and time + later <= self.time:
+                self._late.append((threshold.key, time + later))
+                if not threshold.repeat:
+                    self.unwatch(threshold.key)
+                    return
 
     def _note(self) -> None:
         snapshot = self._state.copy()

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spicenn.compiler.spiking import SpikingLayer
+from spicenn.compiler.design import Design
+from spicenn.compiler.layer import Layer
+from spicenn.compiler.spiking import SpikingLayer, spiking_layer
 from spicenn.errors import InputError
 from spicenn.kirchhoff.currents import effective_matrix
+from spicenn.periphery.lif import Lif
+from spicenn.technology.variation import manufactured_moments
 
 Array = NDArray[np.float64]
 
 # A comparator's pair, its mirror and its output node: what the membrane's excess over the
 # threshold has to add up to before the output goes, over c_node volts per siemens.
-_PATH = 0.65
+_PATH = 0.24
+# The reset's current source has a finite output resistance: lambda of 0.05/V and 1.3 V across.
+_CURRENT = 1 / (1 + 0.05 * 1.3)
+# That of the follower at the floor, 1.6 V across.
+_LENGTHENED = 1 + 0.05 * 1.6
+# The comparator's resting output moves by a good tenth of what its input does; where it
+# reaches the inverter's threshold voltage, the inverter begins to conduct.
+_NEAR, _NEAR_GAIN = 0.11, 1.4
 # A spike's share of the supply's charge on the capacitors of reset and output.
 _SPIKE_SWING = 2.0
 
@@ -32,8 +44,8 @@ class LayerModel:
     tau, threshold, refractory : (neuron,), of the membrane's leak [s], where its comparator
         changes sides [V], and how long it is held after a spike [s].
     rest, floor : of the membranes [V].
-    catch : (neuron,), of the transistors that hold a membrane: it goes back at catch u²,
-        u its distance beyond where they let go [1/(V s)].
+    catch, grip : (neuron,), of the transistors that hold a membrane after a spike and at
+        the floor: it goes back at catch u², u its distance beyond where they let go [1/(V s)].
     fall : (neuron,), speed at which a reset lets go [V/s].
     excess : coefficients, ascending, of the logarithm of the time integral of what is over
         the threshold at which the output goes [V s] by that of the slope at the threshold,
@@ -46,6 +58,8 @@ class LayerModel:
     power_slope : (neuron,), per magnitude of its membrane's slope without leak [J/V].
     energy_spike : of a spike at no delay [J], and per delay of its comparator [W].
     energy_catch : (neuron,), per volt that it is held up against at the floor [J/V].
+    near, power_near : how far below its threshold a membrane is when its comparator's next
+        stage begins to conduct [V], and what that takes [W/V²], by a square law.
     """
 
     weights: Array
@@ -56,6 +70,7 @@ class LayerModel:
     rest: float
     floor: float
     catch: Array
+    grip: Array
     fall: Array
     excess: Array
     slope: float
@@ -67,13 +82,16 @@ class LayerModel:
     power_slope: Array
     energy_spike: Array
     energy_catch: Array
+    near: float
+    power_near: float
 
     def __post_init__(self) -> None:
         if self.weights.ndim != 2:
             raise InputError(f"weights of shape {self.weights.shape}", where="LayerModel")
         axons, neurons = self.weights.shape
         sizes = {"power_axon": axons, "energy_spike": 2}
-        for name in ("drift", "tau", "threshold", "refractory", "catch", "fall", "power_slope",
+        for name in ("drift", "tau", "threshold", "refractory", "catch", "grip", "fall",
+                     "power_slope",
                      "energy_catch"):  # fmt: skip
             sizes[name] = neurons
         for name, size in sizes.items():
@@ -85,7 +103,16 @@ class LayerModel:
         for field in fields(self):
             if not np.isfinite(getattr(self, field.name)).all():
                 raise InputError(f"{field.name} is not finite", where="LayerModel")
-        for name in ("tau", "refractory", "catch", "fall", "slope", "spike_width", "supply"):
+        for name in (
+            "tau",
+            "refractory",
+            "catch",
+            "grip",
+            "fall",
+            "slope",
+            "spike_width",
+            "supply",
+        ):
             if not np.all(np.asarray(getattr(self, name)) > 0):
                 raise InputError(f"{name} is not above 0", where="LayerModel")
         if not self.floor < self.rest < self.threshold.min():
@@ -102,6 +129,37 @@ class LayerModel:
     def with_(self, **changes: Any) -> LayerModel:
         """The same with some values changed."""
         return replace(self, **changes)
+
+
+def to_plain(model: LayerModel) -> dict[str, Any]:
+    """A model as lists and numbers, for JSON."""
+    return {field.name: np.asarray(getattr(model, field.name)).tolist() for field in fields(model)}
+
+
+def from_plain(values: Mapping[str, Any]) -> LayerModel:
+    """A model from ``to_plain``. Raises InputError where it is not one."""
+    names = {field.name for field in fields(LayerModel)}
+    if set(values) != names:
+        wrong = sorted(set(values) ^ names)
+        raise InputError(f"{', '.join(wrong)}: missing or unknown", where="LayerModel")
+    arrays = {name: np.array(value, dtype=np.float64) for name, value in values.items()}
+    parts: dict[str, Any] = {n: float(a) if a.ndim == 0 else a for n, a in arrays.items()}
+    return LayerModel(**parts)
+
+
+def nominal_layer(design: Design, layer: Layer, neuron: Lif, *, width: float) -> SpikingLayer:
+    """What every chip's layer was meant to be: cells at their means, neurons all the same.
+
+    Parameters and errors are those of ``compiler.spiking.spiking_layer``.
+    """
+    mean = {
+        tile.name: manufactured_moments(design.technology, tile.g_target, tile.site)[0]
+        for tile in design.tiles
+    }
+    chip = replace(design.sample(chip=0, seed=0), measured=mean)
+    made = spiking_layer(chip, layer, neuron, width=width)
+    stage = replace(made.stage, tia_offset=np.zeros_like(made.stage.tia_offset))
+    return replace(made, stage=stage)
 
 
 def circuit_model(layer: SpikingLayer) -> LayerModel:
@@ -139,11 +197,12 @@ def circuit_model(layer: SpikingLayer) -> LayerModel:
         drift=offset * gain,
         tau=each("r_leak") * capacitance,
         threshold=each("v_th") + each("offset"),
-        refractory=np.array([neuron.refractory for neuron in neurons]),
+        refractory=_CURRENT * np.array([neuron.refractory for neuron in neurons]),
         rest=spec.v_rest,
         floor=spec.v_floor,
         catch=10 * each("beta") / (2 * capacitance),
-        fall=each("i_ref") / each("c_ref"),
+        grip=_LENGTHENED * 10 * each("beta") / (2 * capacitance),
+        fall=each("i_ref") / each("c_ref") / _CURRENT,
         excess=np.array([np.log(excess)]),
         slope=spec.swing / layer.width,
         lag=0.0,
@@ -154,6 +213,8 @@ def circuit_model(layer: SpikingLayer) -> LayerModel:
         power_slope=capacitance * spec.supply + tia.supply / (stage.r_feedback * gain),
         energy_spike=np.array([spec.supply * spike_charge, spec.supply * spec.bias_current]),
         energy_catch=capacitance * spec.supply,
+        near=_NEAR,
+        power_near=spec.supply * _NEAR_GAIN * 10 * spec.beta / 2,
     )
 
 

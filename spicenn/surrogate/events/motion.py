@@ -1,18 +1,30 @@
 """How a membrane moves while its inputs stay as they are: closed forms, one per regime.
 
-Held after a spike, caught from below (by the reset that lets go, then at the floor), or
-free. With u the distance below where a transistor begins to catch it, the catch is its
-square law and the rest a constant: u' = a - κ u², a Riccati equation with the solutions
-below (tanh where it is driven down, tan where it comes back).
+Free, it is an RC. At the floor, and as long as the reset has not let go, a transistor of
+square law catches it at a level: with u the distance of the membrane below that level,
+u' = a - κ u², a Riccati equation with tanh or tan for a solution, and u' = a above it. At
+the floor a is what the inputs take away. At the reset, whose transistor has the overdrive
+V to spare (V falls at a constant speed), the level is rest + V and a = κ V² - slope - V's
+speed while V > 0: in triode below the level, saturated above it. Once V < 0 the transistor
+is a source follower below a falling level.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+from numpy.typing import NDArray
 
 from spicenn.surrogate.events.model import Array, LayerModel
 
 _TINY = 1e-30
+# Overdrive beyond which a reset's transistor is faster than anything else [V].
+_STIFF = 0.1
+# For how long its overdrive may be taken to be constant [s].
+_STEP = 2e-8
+# Step of a derivative by a membrane's voltage.
+_VOLT = 1e-6
 
 
 def move(
@@ -32,10 +44,8 @@ def move(
     release : (neuron,) until when each is held [s].
     """
     final = model.rest + model.tau * slope
-    result = final + (v - final) * np.exp((start - end) / model.tau)
-    window = (model.rest - model.floor) / model.fall
-    bound = (result < model.floor) | (v < model.floor) | (release + window > start)
-    chosen = np.flatnonzero(bound)
+    result: Array = final + (v - final) * np.exp((start - end) / model.tau)
+    chosen = _chosen(model, v, result, release, start)
     if chosen.size:
         result[chosen] = _bound(
             model, chosen, v[chosen], slope[chosen], release[chosen], start, end
@@ -43,26 +53,82 @@ def move(
     return result
 
 
-def held(
-    v: Array, slope: Array, rest: float, catch: Array, fall: Array, before: Array, after: Array
-) -> Array:
-    """A membrane that is held, from ``before`` to ``after`` the release, both counted back [s].
+def move_with_gains(
+    model: LayerModel, v: Array, slope: Array, release: Array, start: float, end: float
+) -> tuple[Array, Array, Array]:
+    """As ``move``, and how much of a change of v, and of a slope, is there at the end: 1, [s]."""
+    final = model.rest + model.tau * slope
+    kept = np.exp((start - end) / model.tau)
+    result = final + (v - final) * kept
+    brought = model.tau * (1.0 - kept)
+    k = _chosen(model, v, result, release, start)
+    if k.size:
+        step = end - start
+        faster = _VOLT / max(step, _VOLT)
+        three = np.concatenate([k, k, k])
+        change = np.repeat([0.0, _VOLT, 0.0], len(k))
+        more = np.repeat([0.0, 0.0, faster], len(k))
+        base, moved, sped = _bound(
+            model, three, v[three] + change, slope[three] + more, release[three], start, end
+        ).reshape(3, -1)
+        kept[k] = np.clip((moved - base) / _VOLT, 0.0, 1.0)
+        brought[k] = np.clip((sped - base) / faster, 0.0, step)
+        result[k] = base
+    return result, kept, brought
 
-    The reset's transistor carries κ (fall y)² at most, y before it lets go: what the input
-    brings beyond that stays on the membrane.
+
+def _chosen(
+    model: LayerModel, v: Array, result: Array, release: Array, start: float
+) -> NDArray[np.int64]:
+    """Neurons that were not free all the time."""
+    window = (model.rest - model.floor) / model.fall
+    low = (result < model.floor) | (v < model.floor)
+    return np.flatnonzero(low | (release + window > start))
+
+
+def nearness(model: LayerModel, before: Array, after: Array, step: float) -> float:
+    """Integral of the square of how near membranes are to their thresholds, over a step, as
+    if they moved at a constant speed [V² s]; what is farther than ``near`` does not count.
     """
-    begins = np.where(slope > 0, np.sqrt(np.maximum(slope, 0.0) / catch) / fall, before)
-    first, last = np.minimum(before, begins), np.minimum(after, begins)
-    brought = np.maximum(slope, 0.0) * (first - last)
-    taken = catch * fall**2 * (first**3 - last**3) / 3
-    kept = np.where(before > begins, rest, v)
-    lifted: Array = np.maximum(kept + brought - taken, rest)
-    return lifted
+    edge = model.threshold - model.near
+    k = np.flatnonzero((after > edge) | (before > edge))
+    if not k.size:
+        return 0.0
+    first, last = before[k] - edge[k], after[k] - edge[k]
+    a, b = np.clip(first, 0.0, model.near), np.clip(last, 0.0, model.near)
+    way = last - first
+    moving = np.abs(way) > 1e-6
+    square = np.where(moving, (b**3 - a**3) / (3 * np.where(moving, way, 1.0)), a * a)
+    # Beyond the threshold it counts as there.
+    over = np.maximum(last, model.near) - np.maximum(first, model.near)
+    square += np.where(moving, over / np.where(moving, way, 1.0), 0.0) * model.near**2
+    return float(square.sum() * step)
+
+
+def equilibrium(slope: Array, catch: Array, spare: Array) -> Array:
+    """Where a reset holds a membrane, above rest [V], with a spare overdrive [V]."""
+    return spare - np.sqrt(np.maximum(spare**2 - slope / catch, 0.0))
+
+
+def settle(u: Array, drive: Array, catch: Array, time: Array) -> Array:
+    """Distance below a level after a time, u' = drive - catch u², without catch above it."""
+    rate = np.sqrt(np.abs(drive) * catch) + _TINY
+    end = np.sqrt(np.abs(drive) / catch) + _TINY
+    # Driven down: from above the level first to it, then towards sqrt(a / κ).
+    below = np.maximum(u, 0.0)
+    arrives = np.minimum(np.maximum(-u, 0.0) / np.maximum(drive, _TINY), time)
+    t = np.tanh(rate * (time - arrives))
+    down = end * (below + end * t) / (end + below * t) + np.minimum(u + drive * arrives, 0.0)
+    # Coming up: through the level, then with nothing to hold it.
+    angle = np.arctan(below / end)
+    left = np.maximum(time - angle / rate, 0.0)
+    up = end * np.tan(np.maximum(angle - rate * time, 0.0)) + np.minimum(u, 0.0) + drive * left
+    return np.where(drive > 0, down, up)
 
 
 def _bound(
     model: LayerModel,
-    k: np.ndarray,
+    k: NDArray[np.int64],
     v: Array,
     slope: Array,
     release: Array,
@@ -71,57 +137,54 @@ def _bound(
 ) -> Array:
     tau, catch, fall = model.tau[k], model.catch[k], model.fall[k]
     window = (model.rest - model.floor) / fall
-    is_held = release > start
-    if is_held.any():
-        upto = np.minimum(release, end)
-        before, after = np.maximum(release - start, 0.0), np.maximum(release - upto, 0.0)
-        v = np.where(is_held, held(v, slope, model.rest, catch, fall, before, after), v)
-    first = np.clip(release, start, end)
-    second = np.clip(release + window, start, end)
-    level = model.rest - fall * np.maximum(first - release, 0.0)
-    moving = second > first
-    if moving.any():
-        v = np.where(
-            moving, caught(v, slope, model.rest, tau, catch, level, fall, second - first), v
-        )
-    zero = np.zeros_like(fall)
-    floor = np.full_like(fall, model.floor)
-    return caught(v, slope, model.rest, tau, catch, floor, zero, end - second)
+    if (release + window > start).any():
+        v = _letting_go(model.rest, tau, catch, fall, v, slope, release, window, start, end)
+    rest_of_it = end - np.clip(release + window, start, end)
+    return _at_floor(model, tau, model.grip[k], v, slope, rest_of_it)
 
 
-def caught(
-    v: Array,
-    slope: Array,
-    rest: float,
-    tau: Array,
-    catch: Array,
-    level: Array,
-    fall: Array,
-    time: Array,
+def _letting_go(
+    rest: float, tau: Array, catch: Array, fall: Array, v: Array, slope: Array, release: Array,
+    window: Array, start: float, end: float,
+) -> Array:  # fmt: skip
+    """Through what is left of a reset: held, then followed down to the floor."""
+    # While there is overdrive to spare the membrane is where it balances the input.
+    stiff = _STIFF + 2.0 * np.sqrt(np.abs(slope) / catch)
+    begin = np.clip(release - stiff / fall, start, end)
+    spare = fall * (release - begin)
+    v = np.where(begin > start, rest + equilibrium(slope, catch, np.maximum(spare, stiff)), v)
+    until = np.clip(release + window, begin, end)
+    count = max(1, math.ceil(float((until - begin).max()) / _STEP))
+    step = (until - begin) / count
+    net = slope - (v - rest) / tau
+    u = rest + spare - v
+    for _ in range(count):
+        middle = np.maximum(spare - 0.5 * fall * step, 0.0)
+        u = settle(u, catch * middle**2 - net - fall, catch, step)
+        spare = spare - fall * step
+    return np.where(until > start, rest + spare - u, v)
+
+
+def _at_floor(
+    model: LayerModel, tau: Array, catch: Array, v: Array, slope: Array, time: Array
 ) -> Array:
-    """A membrane above a level that falls at a speed, or caught below it, after a time [s]."""
-    final = rest + tau * slope
-    drive = -(final - level) / tau - fall  # of u, at the level
-    below = np.maximum(level - v, 0.0)
-    # From above: when it meets the level, at the mean of its speeds there and here.
-    speed = -0.5 * ((final - v) + (final - level)) / tau - fall
-    above = v > level
-    enters = np.where(above, np.where(speed > 0, (v - level) / np.maximum(speed, _TINY), np.inf), 0)
-    inside = np.maximum(time - enters, 0.0)
+    """Free, but for the floor, for a time each."""
+    floor = model.floor
+    final = model.rest + tau * slope
     free = final + (v - final) * np.exp(-time / tau)
-    # Driven down: towards U = sqrt(a / κ).
-    rate = np.sqrt(np.abs(drive) * catch) + _TINY
-    end = np.sqrt(np.abs(drive) / catch) + _TINY
-    t = np.tanh(rate * inside)
-    down = end * (below + end * t) / (end + below * t)
-    # Coming back: through u = 0 after ``exits``.
-    angle = np.arctan(below / end)
-    exits = angle / rate
-    still = np.maximum(angle - rate * time, 0.0)
-    up = end * np.tan(still)
-    left = np.maximum(time - exits, 0.0)
-    gone = level - fall * np.minimum(exits, time)
-    free_again = final + (gone - final) * np.exp(-left / tau)
-    driven = level - fall * time - down
-    back = np.where(exits < time, free_again, level - fall * time - up)
-    return np.where(drive > 0, np.where(enters < time, driven, free), np.where(above, free, back))
+    drive = (floor - final) / tau
+    with np.errstate(divide="ignore", invalid="ignore"):
+        enters = np.where(
+            v > floor,
+            np.where(final < floor, tau * np.log((v - final) / (floor - final)), np.inf),
+            0.0,
+        )  # fmt: skip
+    inside = np.maximum(time - enters, 0.0)
+    below = np.maximum(floor - v, 0.0)
+    caught = floor - settle(below, drive, catch, inside)
+    # From where it leaves the floor upwards the leak pulls less and less: an RC again.
+    angle = np.arctan(below / (np.sqrt(np.abs(drive) / catch) + _TINY))
+    left = time - angle / (np.sqrt(np.abs(drive) * catch) + _TINY)
+    risen = final + (floor - final) * np.exp(-np.maximum(left, 0.0) / tau)
+    caught = np.where((drive <= 0) & (left > 0), risen, caught)
+    return np.where(enters < time, caught, free)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spicenn.surrogate.events.model import Array, LayerModel
-from spicenn.surrogate.events.motion import held, move
+from spicenn.surrogate.events.motion import move, nearness
 
 # When neurons that have not fired yet were let go [s] before the beginning.
 _LONG_AGO = 1e3
@@ -54,6 +55,8 @@ class LayerState:
         if self._settled > self.time or v.min() < model.floor or before.min() < model.floor:
             v = move(model, before, self.slope, self.release, self.time, time)
             self._pay_for_catch(before, v, step)
+        if model.power_near:
+            self.energy += model.power_near * nearness(model, before, v, step)
         over = v > model.threshold
         if over.any():
             self._add_up(np.flatnonzero(over), before, v, step)
@@ -63,7 +66,7 @@ class LayerState:
             self.area = np.where(over, self.area, 0.0)
         self.v, self.time = v, time
 
-    def drive(self, axons: np.ndarray, changes: Array) -> None:
+    def drive(self, axons: NDArray[np.int64], changes: Array) -> None:
         """Change inputs by some volts, now."""
         self.level[axons] += changes
         if len(axons) == 1:
@@ -122,22 +125,15 @@ class LayerState:
         if chosen.size:
             self._forecast(chosen)
 
-    def _forecast(self, k: np.ndarray) -> None:
+    def _forecast(self, k: NDArray[np.int64]) -> None:
         """When neurons fire as things are."""
-        model, v, slope = self.model, self.v[k], self.slope[k]
-        tau, threshold, catch = model.tau[k], model.threshold[k], model.catch[k]
+        model, v = self.model, self.v[k]
+        tau, threshold, catch = model.tau[k], model.threshold[k], model.grip[k]
         final = self._final[k]
         begin = np.full(len(k), self.time)
         wait = self.release[k] - self.time
         if (wait > 0).any():
-            # What a held membrane has gained at its release, as if it had been free before.
-            rising = np.maximum(slope, 1e-9)
-            gained = held(
-                v, slope, model.rest, catch, model.fall[k], np.maximum(wait, 0), np.zeros(len(k))
-            )
-            early = np.where(slope > 0, (gained - model.rest) / rising, 0.0)
-            begin = np.where(wait > 0, self.time + wait - early, begin)
-            v = np.where(wait > 0, model.rest, v)
+            begin, v = self._released(k, begin, v, wait)
         low = v < model.floor
         if low.any():
             drive = np.maximum((final - model.floor) / tau, 1e-30)
@@ -161,13 +157,32 @@ class LayerState:
         self.fires[k] = np.where(never, math.inf, fires)
         self.crossed[k] = np.where(over, self.crossed[k], begin + crossing)
 
+    def _released(
+        self, k: NDArray[np.int64], begin: Array, v: Array, wait: Array
+    ) -> tuple[Array, Array]:
+        """From when on, and from what voltage, held membranes are as good as free.
+
+        The reset carries κ V² at most, V falling: what the input brings beyond that from
+        where the two are equal, at V0, and half of V0, which is what it has brought before.
+        """
+        model, slope = self.model, self.slope[k]
+        catch, fall = model.catch[k], model.fall[k]
+        equal = np.sqrt(np.maximum(slope, 0.0) / catch)
+        early = np.where(slope > 0, 2 / 3 * equal / fall + 0.5 * equal / (slope + 1e-9), 0.0)
+        late = np.maximum(slope, 0.0) * wait - catch * fall**2 * wait**3 / 3
+        # Those on their way already keep what they have.
+        gained = np.where(wait < equal / fall, v - model.rest + late, slope * early)
+        is_held = wait > 0
+        at = self.time + wait - gained / np.maximum(slope, 1e-9)
+        return np.where(is_held & (slope > 0), at, begin), np.where(is_held, model.rest, v)
+
     def _needed(self, slope: Array) -> Array:
         """Time integral of the excess at which the output goes, by the slope at the threshold."""
         model = self.model
         x = np.log(np.clip(slope / model.slope, 1e-3, 1e2))
         return np.exp(np.polynomial.polynomial.polyval(x, model.excess))
 
-    def _add_up(self, k: np.ndarray, before: Array, after: Array, step: float) -> None:
+    def _add_up(self, k: NDArray[np.int64], before: Array, after: Array, step: float) -> None:
         """Add what is over the threshold to the comparators' integrals."""
         model = self.model
         threshold = model.threshold[k]
