@@ -101,7 +101,7 @@ def _panels(ds: xr.Dataset, probes: Sequence[str] | None) -> tuple[list[_Panel],
 
 def _draw_panel(axes: Axes, panel: _Panel, scale: float) -> None:
     top = max(float(np.abs(values).max(initial=0.0)) for _, _, values in panel.lines)
-    prefix = prefix_of(top)
+    prefix = prefix_of(2 * top)  # 0.9 V rather than 900 mV
     for colour, (name, time, values) in zip(_COLOURS, panel.lines, strict=False):
         kept = _thinned(values)
         axes.plot(

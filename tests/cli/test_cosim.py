@@ -208,7 +208,7 @@ def test_a_signal_ends_a_run_with_its_record_kept(
     )  # fmt: skip
     try:
         wait_for("going", process)
-        time.sleep(1.0)
+        time.sleep(0.6)
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     finally:
