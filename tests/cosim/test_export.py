@@ -13,6 +13,7 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def record(blocks, happenings=(), now=1e-6):
 def read_vcd(path):
     """Scale [s], and per (scope, name) the changes as (tick, value), True for a mark."""
     kinds, names, scope, tick = {}, {}, [], 0
-    changes = defaultdict(list)
+    changes: dict[tuple[str, ...], list[Any]] = defaultdict(list)
     scale = math.nan
     with path.open("rb") as file:
         for token in tokenize(file):
@@ -122,8 +123,8 @@ def test_a_vcd_holds_every_probe_drive_crossing_and_emission_of_a_real_run(real,
     for row in happenings_of(real):
         scope = {"drive": "drives", "crossing": "crossings", "emit": "events"}[row.kind]
         name = row.name.replace(":", "_").replace(".", "_")
-        ticks = [tick for tick, _ in changes[scope, name]]
-        np.testing.assert_allclose(np.array(ticks) * scale, row.time, rtol=0, atol=0.51 * scale)
+        marks = np.array([tick for tick, _ in changes[scope, name]])
+        np.testing.assert_allclose(marks * scale, row.time, rtol=0, atol=0.51 * scale)
         value = name if row.kind == "drive" else f"{name}_value"
         np.testing.assert_allclose([v for _, v in changes[scope, value]], row.value, rtol=1e-15)
     assert [value for _, value in changes["events", "spike_count"]] == [3.0, 3.0, 3.0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,10 @@ def event(time, kind, name):
     return Happening(time, kind, name, 1.0, "p", {})
 
 
+def axes_of(*arguments) -> Any:
+    return cosim_figure(*arguments).axes
+
+
 EVENTS = [
     event(0.0, "emit", "spike"),
     event(5e-7, "crossing", "out"),
@@ -35,7 +40,7 @@ EVENTS = [
 def test_lines_and_marks_are_the_records_in_engineering_units():
     ds = dataset_of({"": block(50, ["out", "i(vdd)", "_in"])}, EVENTS, 2e-6)
     with drawing():
-        volts, amperes, marks = cosim_figure(ds).axes
+        volts, amperes, marks = axes_of(ds)
     assert [axes.get_ylabel() for axes in (volts, amperes)] == ["V", "µA"]
     assert [text.get_text().strip() for text in volts.get_legend().get_texts()] == ["out", "_in"]
     np.testing.assert_allclose(volts.lines[0].get_ydata(), ds["out"].values)
@@ -54,7 +59,7 @@ def test_lines_and_marks_are_the_records_in_engineering_units():
 def test_a_panel_holds_six_lines_of_one_block_and_one_unit():
     ds = dataset_of({"a": block(5, [f"n{k}" for k in range(8)]), "b": block(9, ["n0"])}, [], 2e-6)
     with drawing():
-        *panels, _ = cosim_figure(ds).axes
+        *panels, _ = axes_of(ds)
     assert [len(axes.lines) for axes in panels] == [6, 2, 1]
     assert [len(axes.lines[0].get_xdata()) for axes in panels] == [5, 5, 9]
 
@@ -62,7 +67,7 @@ def test_a_panel_holds_six_lines_of_one_block_and_one_unit():
 def test_chosen_probes_alone_are_drawn_and_an_unknown_one_is_named():
     ds = dataset_of({"a": block(5, ["in", "out"])}, EVENTS, 2e-6)
     with drawing():
-        panel, _ = cosim_figure(ds, ["a:out"]).axes
+        panel, _ = axes_of(ds, ["a:out"])
     assert len(panel.lines) == 1
     with pytest.raises(InputError, match="no probe 'out' in the record; there is a:out"):
         cosim_figure(ds, ["out"])
