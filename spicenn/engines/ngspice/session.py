@@ -11,9 +11,9 @@ import re
 import tempfile
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,20 @@ with warnings.catch_warnings():
 # it finds there.
 LONGEST_COMMAND = 900
 _KEPT_LINES = 400
+# Commands after which ngspice's record of them is dropped: it takes 200 bytes each.
+_COMMANDS_KEPT = 500
+# Quantities read before they are forgotten: the more there are in the plot the longer each
+# takes, and forgetting takes a command.
+_AT_ONCE = 8
 # What ngspice's command line takes for a word as it is.
 _WORD = re.compile(r"[A-Za-z0-9_./+-]+\Z")
+
+
+class LiveReader(NamedTuple):
+    """Names of quantities to be read, and the command that takes them off the plot again."""
+
+    names: tuple[bytes, ...]
+    forget: bytes
 
 
 class Session(NgSpiceShared):  # type: ignore[misc]
@@ -45,6 +57,7 @@ class Session(NgSpiceShared):  # type: ignore[misc]
         logging.getLogger("PySpice").setLevel(logging.CRITICAL)
         self.messages: deque[bytes] = deque(maxlen=_KEPT_LINES)
         self.dead = False
+        self._forgotten = 0
         self._points: list[list[float]] = [[]]
         self._point = 0
         self._index: dict[bytes, int] = {}
@@ -157,38 +170,72 @@ class Session(NgSpiceShared):  # type: ignore[misc]
         self._stdout.clear()
 
     def step_with(
-        self, on_step: Callable[..., int], on_source: Callable[[bytes, float], float]
+        self,
+        on_step: Callable[..., int],
+        on_source: Callable[[bytes, float], float],
+        compiled: tuple[int, int] | None = None,
     ) -> None:
         """Have ngspice call back at every step of a transient, and for its external sources.
 
         For good: a session that steps runs nothing else. ``on_step(time, delta, old, redo,
         ident, place, user)``, ``delta[0]`` to be set; ``on_source(name, time)`` is a level.
+        ``compiled``, if any, is the address of C code that does so instead, and of its data.
         """
 
         def level(value: Any, time: float, name: Any, _ident: int, _user: Any) -> int:
             value[0] = on_source(ffi.string(name), time)
             return 0
 
+        kind = "int (*)(double *, double, char *, int, void *)"
         step = ffi.callback("int (double, double *, double, int, int, int, void *)", on_step)
-        source = ffi.callback("int (double *, double, char *, int, void *)", level)
+        source, data = ffi.callback(kind, level), self._self_c
+        if compiled is not None:
+            source, data = ffi.cast(kind, compiled[0]), ffi.cast("void *", compiled[1])
         self._kept_callbacks = (step, source, ffi.new("int *", 0))
-        self._ngspice_shared.ngSpice_Init_Sync(
-            source, source, step, self._kept_callbacks[2], self._self_c
-        )
+        self._ngspice_shared.ngSpice_Init_Sync(source, source, step, self._kept_callbacks[2], data)
 
     def set_breakpoint(self, time: float) -> None:
         """Have the running transient place a point there, and begin anew behind it."""
         self._ngspice_shared.ngSpice_SetBkpt(time)
 
-    def live(self, name: bytes) -> float | None:
-        """A device's quantity, ``@device[parameter]``, as it is now, in the middle of a step.
+    def set_aside(self) -> bytes:
+        """Make a plot for ``live`` beside the running transient's, whose name is returned.
 
-        It stays in the plot as a vector until ``unlet``. None where there is none.
+        With each quantity that is read ngspice forgets where the current plot's vectors are,
+        and finds all of them again for the next one. The plot must not be empty: what ngspice
+        reports of a point are the current plot's vectors, of which it looks at the first.
         """
-        info = self._ngspice_shared.ngGet_Vec_Info(name)
-        if info == ffi.NULL or info.v_length == 0 or info.v_realdata == ffi.NULL:
-            return None
-        return float(info.v_realdata[0])
+        name: bytes = ffi.string(self._ngspice_shared.ngSpice_CurPlot())
+        self.execute(b"setplot new")
+        self.execute(b"let kept = 0")
+        return name
+
+    def live_readers(self, names: Sequence[bytes]) -> list[LiveReader]:
+        """What ``live`` needs for devices' quantities, ``@device[parameter]``.
+
+        Raises EngineError for one that there is not.
+        """
+        for name in names:
+            info = self._ngspice_shared.ngGet_Vec_Info(name)
+            if info == ffi.NULL or info.v_length == 0 or info.v_realdata == ffi.NULL:
+                raise EngineError(f"ngspice does not tell {name.decode()!r}")
+            self.execute(b"unlet " + name)
+        parts = [names[k : k + _AT_ONCE] for k in range(0, len(names), _AT_ONCE)]
+        return [LiveReader(tuple(part), b"unlet " + b" ".join(part)) for part in parts]
+
+    def live(self, readers: Sequence[LiveReader]) -> list[float]:
+        """Devices' quantities as they are now, in the middle of a step."""
+        find = self._ngspice_shared.ngGet_Vec_Info
+        values: list[float] = []
+        for names, forget in readers:
+            values += [find(name).v_realdata[0] for name in names]
+            # They stay in the plot as vectors, and would be found there again.
+            self._command(forget)
+        self._forgotten += len(readers)
+        if self._forgotten > _COMMANDS_KEPT:
+            self._forgotten = 0
+            self.drop_commands()
+        return values
 
     def drop_commands(self) -> None:
         """Drop the structures in which ngspice keeps every command it ran."""

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from spicenn.engines.ngspice.diagnosis import diagnose, load_failed
+from spicenn.engines.ngspice.levels import Levels
 from spicenn.engines.ngspice.protocol import Array, Header
-from spicenn.engines.ngspice.session import LONGEST_COMMAND, Session
+from spicenn.engines.ngspice.session import LiveReader, Session
 from spicenn.errors import EngineError, SpicennError
 
 Send = Callable[[Header, Sequence[Array]], None]
@@ -33,8 +34,6 @@ _LEAST_STEP = 1e-10
 # A slope begins this part of its duration after it was asked for: where a time point
 # already is, ngspice no longer lowers its order.
 LEAD = 1e-3
-# Commands after which ngspice's record of them is dropped: it takes 200 bytes each.
-_COMMANDS_KEPT = 500
 # Seconds between two signs of life, and between two deliveries of what was recorded.
 _SIGN = 0.25
 _MOST_TRIES = 60
@@ -73,24 +72,26 @@ class Stepper:
         self._header = header
         self._readers = [name.encode("ascii") for name in header["readers"]]
         self._vectors = [name.encode("ascii") for name in header["vectors"]]
+        self._time = b"time"
         self._tolerance: float = header["tolerance"]
         self._least: float = header["max_step"] * _LEAST_STEP
-        self._index = {name.encode("ascii"): k for k, name in enumerate(header["sources"])}
-        # Per source: slopes as (start, level before, end, level after), the newest last.
-        self._slopes: list[list[tuple[float, float, float, float]]] = [
-            [(-1.0, level, 0.0, level)] for level in header["levels"]
-        ]
+        names = [name.encode("ascii") for name in header["sources"]]
+        self._levels = Levels(names, header["levels"])
         self._corners: list[float] = []
         self._watches: dict[int, _Watch] = {}
-        # Watched probes, their values at the last accepted points and at the one being tried.
+        # The watches in an order, their probes, and of each watch its probe's place there,
+        # sign and threshold; so that a point takes no look-up.
+        self._order: list[_Watch] = []
         self._watched: list[int] = []
-        self._history: list[tuple[float, list[float]]] = []
-        self._tried: tuple[float, list[float]] | None = None
+        self._terms: list[tuple[int, float, float]] = []
+        # The last accepted points: time, watched probes, how far each watch is beyond.
+        self._history: list[tuple[float, list[float], list[float]]] = []
+        self._live: dict[tuple[int, ...], list[LiveReader]] = {}
+        self._tried: tuple[list[float], list[float]] | None = None  # at the point being tried
         self._now = 0.0
         self._limit = 0.0
         self._wanted = 0.0  # step that was cut short
         self._tries = 0
-        self._commands = 0
         self._fired: list[list[float]] = []
         self._started = False
         self._delivered = 0
@@ -102,7 +103,7 @@ class Stepper:
         session = self._session
         for path, sha256 in self._header["osdi"]:
             session.load_compiled(path, sha256)
-        session.step_with(self._on_step, self._on_source)
+        session.step_with(self._on_step, self._levels.told, self._levels.compiled())
         session.messages.clear()
         good = session.load(self._header["lines"])
         if not good or load_failed(session.text()):
@@ -117,9 +118,6 @@ class Stepper:
 
     # What ngspice calls.
 
-    def _on_source(self, name: bytes, time: float) -> float:
-        return self._level(self._index[name], time)
-
     def _on_step(
         self, time: float, delta: Any, old: float, redo: int, _ident: int, place: int, _user: Any
     ) -> int:
@@ -133,7 +131,7 @@ class Stepper:
                 # point, would fail each time, hundreds of times on a neuron's steep edge.
                 self._wanted = 0.0
                 return 0
-            shorter = self._judge(time, old)
+            shorter = self._judge(old)
             if shorter is not None:
                 delta[0] = shorter
                 self.rejected += 1
@@ -156,32 +154,41 @@ class Stepper:
         self.steps += 1
         if not self._started:
             self._started = True
+            plot = self._session.set_aside()
+            self._time = plot + b"." + self._time
+            self._vectors = [plot + b"." + name for name in self._vectors]
             self._stop()
         else:
-            values = self._tried[1] if self._tried else self._read(self._watched)
-            self._note(time, values)
+            self._note(time, *(self._tried or self._look()))
             if self._fired or time >= self._limit * (1 - _SAME):
                 self._stop()
         self._tried = None
         self._tries = 0
         if perf_counter() - self._sign > _SIGN:
             self._sign = perf_counter()
-            self._send({"ok": True, "going": time}, [])
+            self._answer({"ok": True, "going": time}, everything=False)
         return self._next_step(proposed)
 
-    def _note(self, time: float, values: list[float]) -> None:
+    def _look(self) -> tuple[list[float], list[float]]:
+        """Watched probes at the point where ngspice is, and how far each watch is beyond."""
+        values = self._read(self._watched)
+        return values, self._beyond(values)
+
+    def _beyond(self, values: list[float]) -> list[float]:
+        return [sign * (values[k] - threshold) for k, sign, threshold in self._terms]
+
+    def _note(self, time: float, values: list[float], beyond: list[float]) -> None:
         """Take a point into the history, and see what has crossed."""
         if self._corners and time >= self._corners[0] * (1 - _SAME):
             self._corners = [c for c in self._corners if c > time * (1 + _SAME)]
+            self._levels.take_up(time * (1 + _SAME))
             self._history.clear()  # nothing before a corner foretells what follows
-        by_probe = dict(zip(self._watched, values, strict=True))
-        for watch in list(self._watches.values()):
-            beyond = watch.beyond(by_probe[watch.probe])
-            if beyond < 0:
+        for watch, distance in zip(self._order, beyond, strict=True):
+            if distance < 0:
                 watch.armed = True
             elif watch.armed:
                 self._fire(watch, time)
-        self._history = [*self._history[-2:], (time, values)]
+        self._history = [*self._history[-2:], (time, values, beyond)]
 
     def _fire(self, watch: _Watch, time: float) -> None:
         watch.armed = False
@@ -190,7 +197,7 @@ class Stepper:
             del self._watches[watch.key]
 
     def _next_step(self, proposed: float) -> float:
-        step: float = min(proposed, self._foretold())
+        step: float = min(proposed, self._foretold(proposed))
         rest = self._limit - self._now
         if step >= rest * (1 - 1e-9):
             step = rest
@@ -203,41 +210,38 @@ class Stepper:
             self._wanted = max(self._wanted, proposed)
         return step
 
-    def _foretold(self) -> float:
-        """Time until the first crossing that the last points foretell, a parabola; endless."""
-        if len(self._history) < 3:
-            return float("inf")
-        (t0, old), (t1, last), (t2, now) = self._history
+    def _foretold(self, step: float) -> float:
+        """Time until the first crossing that the last points foretell, a parabola; endless.
+
+        It is for speed alone, so what could not get there in a step at thrice its pace is
+        left out.
+        """
         first = float("inf")
-        by_probe = {probe: k for k, probe in enumerate(self._watched)}
-        for watch in self._watches.values():
-            if not watch.armed:
+        if len(self._history) < 3:
+            return first
+        (t0, _, old), (t1, _, last), (t2, _, now) = self._history
+        far = 3 * step / (t2 - t1)
+        for n, (before, here) in enumerate(zip(last, now, strict=True)):
+            if here >= 0 or here + far * abs(here - before) < 0 or not self._order[n].armed:
                 continue
-            k = by_probe[watch.probe]
-            d1 = (now[k] - last[k]) / (t2 - t1)
-            d0 = (last[k] - old[k]) / (t1 - t0)
+            d1 = (here - before) / (t2 - t1)
+            d0 = (before - old[n]) / (t1 - t0)
             bend = (d1 - d0) / (t2 - t0)
-            slope = d1 + bend * (t2 - t1)
-            gap = -watch.beyond(now[k])
-            ahead = _root(watch.sign * bend, watch.sign * slope, gap)
             # Landing a little behind, so that it counts as crossed.
-            first = min(first, ahead + 0.25 * self._tolerance)
+            ahead = _root(bend, d1 + bend * (t2 - t1), -here) + 0.25 * self._tolerance
+            first = min(first, ahead)
         return first
 
-    def _judge(self, time: float, step: float) -> float | None:
+    def _judge(self, step: float) -> float | None:
         """Read what is watched at a converged point: None to accept it, else a shorter step."""
-        values = self._read(self._watched)
-        self._tried = (time, values)
+        self._tried = self._look()
         if not self._history or step <= 2 * self._least or self._tries >= _MOST_TRIES:
             return None
-        before = self._history[-1][1]
         shortest: float = step
-        by_probe = {probe: k for k, probe in enumerate(self._watched)}
-        for watch in self._watches.values():
-            k = by_probe[watch.probe]
-            low, high = watch.beyond(before[k]), watch.beyond(values[k])
-            if watch.armed and low < 0 <= high:
-                shortest = min(shortest, self._within(k, watch, step, low, high))
+        pairs = zip(self._history[-1][2], self._tried[1], strict=True)
+        for n, (low, high) in enumerate(pairs):
+            if low < 0 <= high and self._order[n].armed:
+                shortest = min(shortest, self._within(n, step, low, high))
         if step - shortest <= self._tolerance:
             return None
         self._tries += 1
@@ -248,11 +252,11 @@ class Stepper:
             target = min(target, 0.5 * step)
         return max(target, self._least)
 
-    def _within(self, k: int, watch: _Watch, step: float, low: float, high: float) -> float:
+    def _within(self, n: int, step: float, low: float, high: float) -> float:
         """When, in a step from ``low`` below a threshold to ``high`` beyond, it was crossed."""
         if len(self._history) >= 2:
-            (t1, last), (t2, _) = self._history[-2:]
-            d0 = (low - watch.beyond(last[k])) / (t2 - t1)
+            (t1, _, last), (t2, _, _) = self._history[-2:]
+            d0 = (low - last[n]) / (t2 - t1)
             d1 = (high - low) / step
             bend = (d1 - d0) / (step + t2 - t1)
             slope = d1 - bend * step
@@ -294,12 +298,22 @@ class Stepper:
                 self._look_back(watch, since)
         for source, start, rise, level in header["drive"]:
             self._drive(source, start, rise, level)
-        watched = list(dict.fromkeys(watch.probe for watch in self._watches.values()))
-        if watched != self._watched:
-            self._watched = watched
-            self._history.clear()
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Put the watches in an order, and the history into the same."""
+        order = list(self._watches.values())
+        if [w.key for w in order] != [w.key for w in self._order]:
+            self._order = order
+            watched = list(dict.fromkeys(watch.probe for watch in order))
+            if watched != self._watched:
+                self._watched = watched
+                self._history.clear()
+            place = {probe: k for k, probe in enumerate(watched)}
+            self._terms = [(place[w.probe], w.sign, w.threshold) for w in order]
+            self._history = [(t, values, self._beyond(values)) for t, values, _ in self._history]
         if not self._history:
-            self._history = [(self._now, self._read(self._watched))]
+            self._history = [(self._now, *self._look())]
 
     def _look_back(self, watch: _Watch, since: float) -> None:
         """Arm a new watch, and fire it where the probe crossed between ``since`` and now.
@@ -307,7 +321,7 @@ class Stepper:
         Between two points the crossing is where a straight line has it.
         """
         if since < self._now * (1 - _SAME):
-            time = self._session.vector(b"time", copy=False)
+            time = self._session.vector(self._time, copy=False)
             trace = self._session.vector(self._vectors[watch.probe], copy=False)
             if time is not None and trace is not None:
                 first = max(int(np.searchsorted(time, since, side="right")) - 1, 0)
@@ -323,24 +337,14 @@ class Stepper:
         watch.armed = watch.beyond(self._read([watch.probe])[0]) < 0
 
     def _drive(self, source: int, start: float, rise: float, level: float) -> None:
+        # Shorter than ngspice's least step, or lost in the digits of a time, it is a jump.
+        rise = max(rise, 20 * self._least, 1e4 * _SAME * start)
         start = max(start, self._now) + LEAD * rise
-        slopes = self._slopes[source]
-        slopes.append((start, self._level(source, start), start + rise, level))
-        # The last that has begun is still to be asked for; those before it are over.
-        begun = [k for k, slope in enumerate(slopes) if slope[0] <= self._now]
-        del slopes[: begun[-1] if begun else 0]
+        self._levels.drive(source, start, rise, level)
         for corner in (start, start + rise):
             self._session.set_breakpoint(corner)
             self._corners.append(corner)
         self._corners.sort()
-
-    def _level(self, source: int, time: float) -> float:
-        for start, before, end, after in reversed(self._slopes[source]):
-            if time >= end:
-                return after
-            if time >= start:  # the newest that has begun, whatever it cut short
-                return before + (after - before) * (time - start) / (end - start)
-        return self._slopes[source][0][1]
 
     def _sample(self, header: Header) -> list[float]:
         probes, time = header["probes"], header["time"]
@@ -348,7 +352,7 @@ class Stepper:
             return self._read(probes)
         times, *traces = (
             self._session.vector(name, copy=False)
-            for name in [b"time", *(self._vectors[probe] for probe in probes)]
+            for name in [self._time, *(self._vectors[probe] for probe in probes)]
         )
         assert times is not None
         return [float(np.interp(time, times, trace)) for trace in traces if trace is not None]
@@ -357,39 +361,16 @@ class Stepper:
         """Values at the point where ngspice is, accepted or not."""
         if not probes:
             return []
-        values = []
-        for probe in probes:
-            value = self._session.live(self._readers[probe])
-            if value is None:
-                raise EngineError(
-                    f"ngspice does not tell {self._vectors[probe].decode()!r}",
-                    remedy="name a node of the circuit",
-                )
-            values.append(value)
-        # What was asked for stays in the plot as a vector, and would be found there again.
-        self._forget([self._readers[probe] for probe in probes])
-        return values
-
-    def _forget(self, names: list[bytes]) -> None:
-        command = b"unlet"
-        for name in names:
-            if len(command) + len(name) + 1 > LONGEST_COMMAND:
-                self._command(command)
-                command = b"unlet"
-            command += b" " + name
-        self._command(command)
-
-    def _command(self, command: bytes) -> None:
-        self._session.execute(command)
-        self._commands += 1
-        if self._commands % _COMMANDS_KEPT == 0:
-            self._session.drop_commands()
+        key = tuple(probes)
+        if key not in self._live:
+            self._live[key] = self._session.live_readers([self._readers[k] for k in probes])
+        return self._session.live(self._live[key])
 
     def _answer(self, header: Header, *, everything: bool) -> None:
         """Reply, with what was recorded since the last time where it is due."""
         arrays: list[Array] = []
         if everything or perf_counter() - self._delivery > _SIGN:
-            time = self._session.vector(b"time", copy=False)
+            time = self._session.vector(self._time, copy=False)
             if time is not None:
                 end = len(time)
                 traces = [self._session.vector(name, copy=False) for name in self._vectors]
