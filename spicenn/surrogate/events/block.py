@@ -115,6 +115,9 @@ class LayerBlock:
         if not 0 < threshold.level < self.model.supply:
             return  # an output never passes it
         k = self._probe[threshold.probe]
+        falls_at = float(self._spiked[k]) + self.model.spike_width
+        if not threshold.upwards and falls_at > self.time and not self._falling(k):
+            heapq.heappush(self._falls, (falls_at, k))
         self._watched[threshold.key] = (k, threshold)
         self._by_neuron.setdefault(k, {})[threshold.key] = threshold
         if threshold.since < self.time:
@@ -170,7 +173,7 @@ class LayerBlock:
                 self._last[k], self._spiked[k] = self._spiked[k], next_time
                 self.spikes.append((next_time, k))
                 state.fire(k)
-                if any(not t.upwards for t in self._by_neuron.get(k, {}).values()):
+                if self._falling(k):
                     heapq.heappush(self._falls, (next_time + self.model.spike_width, k))
                 fired = self._crossed(k, next_time, upwards=True)
             else:
@@ -204,6 +207,10 @@ class LayerBlock:
                 if not threshold.repeat:
                     self.unwatch(key)
         return fired
+
+    def _falling(self, k: int) -> bool:
+        """Whether the ends of an output's pulses are looked out for."""
+        return any(not threshold.upwards for threshold in self._by_neuron.get(k, {}).values())
 
     def _look_back(self, k: int, threshold: Threshold) -> None:
         """Find crossings between a threshold's beginning and the time reached, ahead of it."""

@@ -16,7 +16,7 @@ from spicenn.surrogate.events.trace import Trace
 
 # What is assumed of chips before any is seen; wide enough for any technology.
 _WIDE = Spread(
-    weight=0.0, gain=0.3, tau=0.3, refractory=0.1, drift=3e3, threshold=0.02
+    weight=0.0, gain=0.3, tau=0.3, refractory=0.1, drift=1e3, threshold=0.02
 )  # fmt: skip
 _WIDE_WEIGHT = 0.3
 _ROUGH = Noise(membrane=1e-3, spike=2e-3)
@@ -24,7 +24,7 @@ _ROUGH = Noise(membrane=1e-3, spike=2e-3)
 _LEAST = Spread(weight=1.0, gain=2e-3, tau=5e-3, refractory=1e-3, drift=1.0, threshold=3e-4)
 _LEAST_NOISE = Noise(membrane=2e-4, spike=5e-4)
 # Chips whose traces the common constants are learned from; more sharpen them slowly.
-_CHIPS = 4
+_CHIPS = 3
 _SATURATED = 0.3
 _HUBER = 2.5
 
@@ -172,7 +172,7 @@ def _spread(common: LayerModel, own: Sequence[LayerModel]) -> tuple[LayerModel, 
 
     def log(name: str) -> tuple[Array, float]:
         values = np.log(np.stack([getattr(model, name) / getattr(common, name) for model in own]))
-        return getattr(common, name) * np.exp(values.mean()), float(values.std())
+        return getattr(common, name) * np.exp(_kept(values)), float(values.std())
 
     tau, tau_spread = log("tau")
     refractory, refractory_spread = log("refractory")
@@ -192,8 +192,8 @@ def _spread(common: LayerModel, own: Sequence[LayerModel]) -> tuple[LayerModel, 
         tau=tau,
         refractory=refractory,
         fall=common.fall * common.refractory / refractory,
-        drift=np.full_like(common.drift, drift.mean()),
-        threshold=common.threshold + (threshold - common.threshold).mean(),
+        drift=common.drift + _kept(drift - common.drift),
+        threshold=common.threshold + _kept(threshold - common.threshold),
     )
     return model, Spread(
         **{name: max(value, getattr(_LEAST, name)) for name, value in found.items()}
@@ -206,6 +206,13 @@ def _shrunk(deviation: Array) -> Array:
     power = float((average**2).sum())
     kept: Array = average * (max(0.0, 1.0 - chance / power) if power > 0 else 0.0)
     return kept
+
+
+def _kept(deviation: Array) -> float:
+    """The mean of a deviation over chips and neurons, as far as chance does not explain it."""
+    mean = float(deviation.mean())
+    chance = float(deviation.var()) / (deviation.size - 1)
+    return mean * max(0.0, 1.0 - chance / mean**2) if mean else 0.0
 
 
 def _noise(own: Sequence[LayerModel], replays: Sequence[Replay], traces: Sequence[Trace]) -> Noise:

@@ -35,7 +35,7 @@ _SCHEMA = 1
 # Share of a trace that a calibration is judged on, having not seen it.
 _HELD_OUT = 0.3
 # Fewer spikes than this in that share judge nothing.
-_FEWEST = 5
+_FEWEST = 3
 # A calibration has to bring the voltage lacking at held-out spikes down to this share.
 _BETTER = 0.9
 # Held-out spikes whose voltage is further off than this do not belong to the chip [V].
