@@ -39,6 +39,7 @@ _GROUND = frozenset({"0", "gnd"})
 _NODES = {"r": 2, "c": 2, "l": 2, "v": 2, "i": 2, "b": 2, "d": 2, "e": 2, "g": 2, "f": 2,
           "h": 2, "s": 4, "w": 2, "m": 4, "q": 3, "j": 3, "z": 3, "t": 4, "o": 4}  # fmt: skip
 _NAME = re.compile(r"[a-z0-9_.#+\-\[\]/:]+\Z")
+_EXPRESSION = re.compile(r"\{[^{}]*\}|'[^']*'")
 _CURRENT = re.compile(r"i\((v[a-z0-9_.]*)\)\Z")
 
 
@@ -194,6 +195,8 @@ class _Scope:
 
 
 def _words(line: str) -> list[str]:
+    """Of a statement, an expression in braces or quotes without its blanks."""
+    line = _EXPRESSION.sub(lambda found: "".join(found[0].split()), line)
     return re.sub(r"\s*=\s*", "=", line.lower()).replace(",", " ").split()
 
 
