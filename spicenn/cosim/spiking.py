@@ -305,7 +305,8 @@ def run_model(model: nn.Sequential, images: Sequence[AddressEvents], *, steps: i
             x = lif(linear(x.to(linear.weight.dtype)))
             for k, layers in enumerate(shown):
                 at, address = np.nonzero(x[:, k].numpy())
-                layers.append(AddressEvents(at * dt, address.astype(np.int64)))
+                times = np.asarray(at * dt, dtype=np.float64)
+                layers.append(AddressEvents(times, address.astype(np.int64)))
     weights = [linear.weight.detach().numpy() for linear in linears]
     return _without_circuit(tuple(tuple(layers) for layers in shown), weights)
 
@@ -331,18 +332,16 @@ def _modules(model: nn.Module) -> tuple[list[str], list[nn.Linear], list[LIF]]:
     linears: list[nn.Linear] = []
     lifs: list[LIF] = []
     for k, (name, module) in enumerate(model.named_children()):
-        expected = (nn.Linear, LIF)[k % 2]
-        if not isinstance(module, expected):
+        if k % 2 and isinstance(module, LIF):
+            lifs.append(module)
+            continue
+        if k % 2 or not isinstance(module, nn.Linear):
             raise CompileError(
-                f"a {type(module).__name__} where a {expected.__name__} is expected",
+                f"a {type(module).__name__} where a {('Linear', 'LIF')[k % 2]} is expected",
                 where=f"module {name!r}",
                 remedy=remedy,
             )
-        if isinstance(module, LIF):
-            lifs.append(module)
-            continue
-        assert isinstance(module, nn.Linear)
-        if module.bias is not None:
+        if getattr(module, "bias", None) is not None:  # torch says there always is one
             raise CompileError(
                 "has a bias, which no spike drives",
                 where=f"module {name!r}",
@@ -400,9 +399,8 @@ def _energies(
     if any(f"{name}:{supply}" not in record for supply in SUPPLIES):
         return np.full(images, np.nan)
     time = record[f"time_{name}"].values
-    power = -sum(
-        v * record[f"{name}:{supply}"].values for v, supply in zip(volts, SUPPLIES, strict=True)
-    )
+    currents = np.stack([record[f"{name}:{supply}"].values for supply in SUPPLIES])
+    power = -np.asarray(volts) @ currents
     pieces = np.diff(time) * (power[1:] + power[:-1]) / 2
     return np.diff(np.interp(borders, time, np.concatenate([[0.0], np.cumsum(pieces)])))
 
