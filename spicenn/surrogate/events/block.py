@@ -44,7 +44,8 @@ class LayerBlock:
         self.time = 0.0
         self.model = model
         self._state = LayerState(model)
-        self._past: list[LayerState] = [self._state.copy()]
+        # States by the time from which on they hold.
+        self._past: list[tuple[float, LayerState]] = [(0.0, self._state.copy())]
         self._levels = np.zeros(model.axons)
         self._edges: list[tuple[float, int, int, float]] = []
         self._count = 0
@@ -61,7 +62,7 @@ class LayerBlock:
         if record is None:
             record = tuple(self._probe) if model.neurons <= _MOST_RECORDED else ()
         self._record = tuple(self.check_probe(probe) for probe in record)
-        self._kept: list[LayerState] = [self._past[0]] if self._record else []
+        self._kept: list[tuple[float, LayerState]] = [self._past[0]] if self._record else []
         self.spikes: list[tuple[float, int]] = []
         # Crossings before now of what is watched only since.
         self._late: list[tuple[int, float]] = []
@@ -144,7 +145,7 @@ class LayerBlock:
                 at <= time < at + self.model.spike_width for at in (self._spiked[k], self._last[k])
             )
             return self.model.supply if high else 0.0
-        state = next((s for s in reversed(self._past) if s.time <= time), self._past[0])
+        state = next((s for t, s in reversed(self._past) if t <= time), self._past[0][1])
         return float(state.energy_at(time) if k < 0 else state.voltage(time)[k])
 
     def begin(self, until: float) -> None:
@@ -164,7 +165,6 @@ class LayerBlock:
             if next_time > self._until:
                 self.time = self._until
                 return fired
-            state.advance(next_time)
             if fall == next_time:
                 _, k = heapq.heappop(self._falls)
                 fired = self._crossed(k, next_time, upwards=False)
@@ -172,13 +172,14 @@ class LayerBlock:
                 k = int(state.fires.argmin())
                 self._last[k], self._spiked[k] = self._spiked[k], next_time
                 self.spikes.append((next_time, k))
-                state.fire(k)
+                state.fire(k, next_time)
                 if self._falling(k):
                     heapq.heappush(self._falls, (next_time + self.model.spike_width, k))
                 fired = self._crossed(k, next_time, upwards=True)
             else:
+                state.advance(next_time)
                 self._take_edges(next_time)
-            self._note()
+            self._note(next_time)
             self.time = next_time
         return fired
 
@@ -222,15 +223,15 @@ class LayerBlock:
                     self.unwatch(threshold.key)
                     return
 
-    def _note(self) -> None:
-        snapshot = self._state.copy()
+    def _note(self, time: float) -> None:
+        snapshot = (time, self._state.copy())
         self._past.append(snapshot)
         if self._record:
             self._kept.append(snapshot)
 
 
 def traced(
-    states: Sequence[LayerState],
+    states: Sequence[tuple[float, LayerState]],
     end: float,
     record: Sequence[str],
     probe: Mapping[str, int],
@@ -240,12 +241,12 @@ def traced(
     """Probes at every event and at the end; an output's pulse as steps a millionth apart."""
     width = model.spike_width
     edges = {t + d for t, _ in spikes for d in (-1e-3 * width, 0.0, width, 1.001 * width)}
-    times = np.unique([*(s.time for s in states), *(t for t in edges if 0 <= t <= end), end])
-    index = np.searchsorted([s.time for s in states], times, side="right") - 1
+    times = np.unique([*(t for t, _ in states), *(t for t in edges if 0 <= t <= end), end])
+    index = np.searchsorted([t for t, _ in states], times, side="right") - 1
     membranes = [name for name in record if name.startswith("mem_")]
     values: dict[str, Array] = {name: np.zeros(len(times)) for name in record}
     for row, (at, time) in enumerate(zip(index, times, strict=True)):
-        state = states[at]
+        state = states[at][1]
         if membranes:
             v = state.voltage(float(time))
             for name in membranes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,12 @@ class LayerModel:
     @property
     def neurons(self) -> int:
         return int(self.weights.shape[1])
+
+    @cached_property
+    def window(self) -> Array:
+        """(neuron,), how long a reset that has let go still catches a membrane on its way [s]."""
+        window: Array = (self.rest - self.floor) / self.fall
+        return window
 
     def with_(self, **changes: Any) -> LayerModel:
         """The same with some values changed."""

@@ -12,6 +12,7 @@ is a source follower below a falling level.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,16 @@ def move(
     """
     final = model.rest + model.tau * slope
     result: Array = final + (v - final) * np.exp((start - end) / model.tau)
-    chosen = _chosen(model, v, result, release, start)
+    # Those held all the time, by more than moves them, are at rest but for what balances
+    # the input.
+    stiff = _STIFF + 2.0 * np.sqrt(np.abs(slope) / model.catch)
+    firm = release - stiff / model.fall > end
+    chosen = _chosen(model, v, result, np.where(firm, start - 1.0, release), start)
+    if firm.any():
+        k = np.flatnonzero(firm)
+        spare = model.fall[k] * (release[k] - end)
+        result[k] = model.rest + equilibrium(slope[k], model.catch[k], spare)
+        chosen = chosen[~firm[chosen]]
     if chosen.size:
         result[chosen] = _bound(
             model, chosen, v[chosen], slope[chosen], release[chosen], start, end
@@ -81,9 +91,8 @@ def _chosen(
     model: LayerModel, v: Array, result: Array, release: Array, start: float
 ) -> NDArray[np.int64]:
     """Neurons that were not free all the time."""
-    window = (model.rest - model.floor) / model.fall
     low = (result < model.floor) | (v < model.floor)
-    return np.flatnonzero(low | (release + window > start))
+    return np.flatnonzero(low | (release + model.window > start))
 
 
 def nearness(model: LayerModel, before: Array, after: Array, step: float) -> float:
@@ -103,6 +112,15 @@ def nearness(model: LayerModel, before: Array, after: Array, step: float) -> flo
     over = np.maximum(last, model.near) - np.maximum(first, model.near)
     square += np.where(moving, over / np.where(moving, way, 1.0), 0.0) * model.near**2
     return float(square.sum() * step)
+
+
+def needed(model: LayerModel, passing: Any) -> Any:
+    """Integral over the threshold at which an output goes [V s], by the slope there [V/s]."""
+    x = np.log(np.minimum(np.maximum(passing / model.slope, 1e-3), 1e2))
+    power = model.excess[-1]
+    for coefficient in model.excess[-2::-1]:
+        power = power * x + coefficient
+    return np.exp(power)
 
 
 def equilibrium(slope: Array, catch: Array, spare: Array) -> Array:

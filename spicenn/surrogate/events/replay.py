@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spicenn.surrogate.events.model import Array, LayerModel
-from spicenn.surrogate.events.motion import move_with_gains, nearness
+from spicenn.surrogate.events.motion import move_with_gains, nearness, needed
 from spicenn.surrogate.events.trace import Trace
 
 # Points of a membrane before a spike that tell when its comparator went.
@@ -222,9 +222,3 @@ def _excess(v: Array, step: Array) -> tuple[Array, Array, Array]:
     entered = first & following
     up = np.where(entered, slope, 0.0).max(axis=1)
     return area, np.maximum(up, 1.0), time.sum(axis=1)
-
-
-def needed(model: LayerModel, passing: Array) -> Array:
-    """Integral over the threshold at which an output goes [V s], by the slope there [V/s]."""
-    x = np.log(np.clip(passing / model.slope, 1e-3, 1e2))
-    return np.exp(np.polynomial.polynomial.polyval(x, model.excess))

@@ -74,13 +74,13 @@ def run_layer(
             taken += 1
         if time > until:
             break
-        state.advance(time)
         if first <= edge:
             k = int(state.fires.argmin())
             times.append(time)
             neurons.append(k)
-            state.fire(k)
+            state.fire(k, time)
         else:
+            state.advance(time)
             chosen = slice(starts[at], ends[at])
             change_edges(state, edge_axon[chosen], edge_level[chosen])
             at += 1

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spicenn.surrogate.events.model import Array, LayerModel
-from spicenn.surrogate.events.motion import move, nearness
+from spicenn.surrogate.events.motion import move, nearness, needed
 
 # When neurons that have not fired yet were let go [s] before the beginning.
 _LONG_AGO = 1e3
@@ -76,20 +77,36 @@ class LayerState:
         self._power = self._rate()
         self._predict()
 
-    def fire(self, k: int) -> None:
-        """Neuron k spikes now."""
+    def fire(self, k: int, time: float) -> None:
+        """Neuron k spikes, at a time before which nothing else happens.
+
+        It alone is touched, and not taken to that time: from now on it is held, which is
+        where it would be by then.
+        """
         model = self.model
+        rest, threshold, tau = model.rest, float(model.threshold[k]), float(model.tau[k])
+        crossed = float(self.crossed[k])
         self.spikes += 1
-        delay = self.time - self.crossed[k]
-        self.energy += float(model.energy_spike[0] + model.energy_spike[1] * delay)
+        self.energy += float(model.energy_spike[0] + model.energy_spike[1] * (time - crossed))
+        self.energy += model.power_near * self._near(k, crossed, time)
         self.v = self.v.copy()
-        self.v[k] = model.rest
+        self.v[k] = rest
         self.area[k] = 0.0
         self.release = self.release.copy()
-        self.release[k] = self.time + model.refractory[k]
-        window = (model.rest - model.floor) / model.fall[k]
-        self._settled = max(self._settled, float(self.release[k] + window))
-        self._forecast(np.array([k]))
+        release = time + float(model.refractory[k])
+        self.release[k] = release
+        fall, slope = float(model.fall[k]), float(self.slope[k])
+        self._settled = max(self._settled, release + (rest - model.floor) / fall)
+        # When it fires next; ``_forecast`` for one that is held for long.
+        gap = float(self._final[k]) - threshold
+        self.fires[k] = math.inf
+        if gap > 0 and slope > 0:
+            equal = math.sqrt(slope / float(model.catch[k]))
+            begin = max(release - 2 / 3 * equal / fall - 0.5 * equal / slope, time)
+            crossed = begin + tau * math.log1p((threshold - rest) / gap)
+            passing = gap / tau
+            self.crossed[k] = crossed
+            self.fires[k] = crossed + math.sqrt(2 * float(self._needed(passing)) / passing)
 
     def voltage(self, time: float) -> Array:
         """Membranes (neuron,) at a time that is not before this one, nothing between [V]."""
@@ -108,6 +125,17 @@ class LayerState:
         for name in ("level", "area", "need", "crossed", "fires"):
             setattr(twin, name, getattr(self, name).copy())
         return twin
+
+    def _near(self, k: int, crossed: float, time: float) -> float:
+        """``nearness`` of a neuron since the last event, that crossed its threshold and fires."""
+        near = self.model.near
+        above = float(self.v[k] - self.model.threshold[k]) + near
+        start = max(crossed, self.time)
+        sum_of_squares = near**2 * (time - start)
+        if start > self.time and above < near:
+            rising = near**3 - max(above, 0.0) ** 3
+            sum_of_squares += rising / (3 * (near - above)) * (start - self.time)
+        return sum_of_squares
 
     def _rate(self) -> float:
         model = self.model
@@ -176,11 +204,9 @@ class LayerState:
         at = self.time + wait - gained / np.maximum(slope, 1e-9)
         return np.where(is_held & (slope > 0), at, begin), np.where(is_held, model.rest, v)
 
-    def _needed(self, slope: Array) -> Array:
+    def _needed(self, slope: Any) -> Any:
         """Time integral of the excess at which the output goes, by the slope at the threshold."""
-        model = self.model
-        x = np.log(np.clip(slope / model.slope, 1e-3, 1e2))
-        return np.exp(np.polynomial.polynomial.polyval(x, model.excess))
+        return needed(self.model, slope)
 
     def _add_up(self, k: NDArray[np.int64], before: Array, after: Array, step: float) -> None:
         """Add what is over the threshold to the comparators' integrals."""
@@ -195,8 +221,9 @@ class LayerState:
             np.minimum(above**2 / (2 * passing), above * step),
         )
         self.area = self.area.copy()
-        self.need = np.where(np.isin(np.arange(model.neurons), k[~was]), 1.0, self.need)
-        self.need[k[~was]] = self._needed(passing[~was])
+        if not was.all():
+            self.need = self.need.copy()
+            self.need[k[~was]] = self._needed(passing[~was])
         self.area[k] = np.where(was, self.area[k], 0.0) + added
 
     def _pay_for_catch(self, before: Array, after: Array, step: float) -> None:
