@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from spicenn import cosim as cosim
     from spicenn import datasets as datasets
     from spicenn import kirchhoff as kirchhoff
     from spicenn.circuit.write import Pulse
     from spicenn.compiler import Chip, Design, Mapping, Tile, compile
     from spicenn.cosim import Cosimulation
+    from spicenn.cosim.neuron import LIF
+    from spicenn.cosim.spiking import compile_spiking
     from spicenn.engines.write import read_disturb, write_pulses
     from spicenn.errors import SpicennError, Status
     from spicenn.kirchhoff import crossbar_currents
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from spicenn.technology import Cell, Corner, Technology, parse_quantity
 
 __all__ = [
+    "LIF",
     "Calibration",
     "Cell",
     "Chip",
@@ -51,6 +55,7 @@ __all__ = [
     "accuracy",
     "calibrate",
     "compile",
+    "compile_spiking",
     "crossbar_currents",
     "design_of",
     "energy_of",
@@ -73,6 +78,7 @@ _HOME = {
     "Corner": "spicenn.technology",
     "Cosimulation": "spicenn.cosim",
     "Design": "spicenn.compiler",
+    "LIF": "spicenn.cosim.neuron",
     "Mapping": "spicenn.compiler",
     "Pulse": "spicenn.circuit.write",
     "SpicennError": "spicenn.errors",
@@ -83,6 +89,7 @@ _HOME = {
     "accuracy": "spicenn.study",
     "calibrate": "spicenn.surrogate",
     "compile": "spicenn.compiler",
+    "compile_spiking": "spicenn.cosim.spiking",
     "crossbar_currents": "spicenn.kirchhoff",
     "design_of": "spicenn.study",
     "energy_of": "spicenn.study",
@@ -99,7 +106,7 @@ _HOME = {
 }
 
 # Parts that users reach as they are, e.g. ``sn.kirchhoff.Sinh()``.
-_MODULES = ("datasets", "kirchhoff")
+_MODULES = ("cosim", "datasets", "kirchhoff")
 
 
 if not TYPE_CHECKING:  # a type checker would take any name for granted
