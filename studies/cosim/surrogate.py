@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -76,8 +76,11 @@ class Errors:
     """How far a model's run is from ngspice's, of one chip and stimulus.
 
     behaviour : spikes missed and spikes too many, over spikes.
+    decisions : the same spikes over decisions: every input pulse asks every neuron whether
+        it fires, which is what LASANA's models of behaviour are judged on.
     count : difference of the numbers of spikes, over spikes.
     membrane : rms error of membranes just before every edge, over rest to threshold.
+    membrane_median : the median of its magnitude.
     latency : mean over matched spikes of the relative error of the time from the beginning
         of the last exciting pulse to the output.
     latency_total : relative error of the sum of latencies of matched spikes.
@@ -88,8 +91,10 @@ class Errors:
     """
 
     behaviour: float
+    decisions: float
     count: float
     membrane: float
+    membrane_median: float
     latency: float
     latency_total: float
     energy_window: float
@@ -217,8 +222,10 @@ def errors_of(model: LayerModel, truth: LayerModel, trace: Trace) -> Errors:
     rest = truth.power_rest * float(trace.energy_time[-1] - trace.energy_time[0])
     return Errors(
         behaviour=wrong / spikes,
+        decisions=wrong / (float(rises.sum()) * trace.neurons),
         count=abs(len(run.spike_time) - len(trace.spike_time)) / spikes,
         membrane=float(np.sqrt(np.mean((run.membrane - trace.membrane) ** 2))) / swing,
+        membrane_median=float(np.median(np.abs(run.membrane - trace.membrane))) / swing,
         latency=float(np.mean(np.abs(said_ - seen_) / seen_)) if len(seen) else np.nan,
         latency_total=float(abs(said_.sum() / seen_.sum() - 1)) if len(seen) else np.nan,
         energy_window=float(np.mean(np.abs(mine - windows) / windows)),
@@ -264,7 +271,9 @@ def accuracy(preset: str, size: Size, cache: Path | None) -> dict[str, Any]:
             surrogate.save(kept)
     print(f"  fitted in {perf_counter() - begin:.0f} s: {surrogate.spread}, {surrogate.noise}")
     found: dict[str, list[Errors]] = {}
-    cases, calibrated = [], {}
+    cases: list[tuple[int, LayerModel, LayerModel, Trace]] = []
+    calibrated: dict[int, LayerModel] = {}
+    inside: dict[int, LayerModel] = {}
     for c in range(100, 100 + size.unseen):
         layer = chip_layer(design, c)
         stimulus = poisson_stimulus(
@@ -285,12 +294,20 @@ def accuracy(preset: str, size: Size, cache: Path | None) -> dict[str, Any]:
             if path:
                 path.write_text(json.dumps(to_plain(model)))
         calibrated[c] = model
+        path = cache / f"{preset}_membranes_{c}.json" if cache else None
+        if path and path.exists():
+            inside[c] = from_plain(json.loads(path.read_text()))
+        else:
+            inside[c] = surrogate.calibrate(probe, membranes=True).model
+            if path:
+                path.write_text(json.dumps(to_plain(inside[c])))
         cases.append((c, circuit_model(layer), surrogate.for_layer(layer), test))
     chips = list(calibrated)
     for number, (c, truth, known, test) in enumerate(cases):
         other = chips[(number + 1) % len(chips)]
         models = {
             "calibrated": calibrated[c],
+            "membranes seen": inside[c],
             "devices known": known,
             "population": surrogate.model,
             "another chip's": calibrated[other],
@@ -427,19 +444,25 @@ def picture(results: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figures = (("behaviour", 0.02), ("membrane", 0.02), ("latency", 0.08), ("energy_window", 0.07),
-               ("energy_total", 0.07))  # fmt: skip
+    figures = {
+        "behaviour": 0.02,
+        "decisions": 0.02,
+        "membrane": 0.02,
+        "latency": 0.08,
+        "energy_window": 0.07,
+        "energy_total": 0.07,
+    }
     count = len(results["accuracy"])
     figure, axes = plt.subplots(1, count, figsize=(6.5 * count, 4), squeeze=False)
     for axis, part in zip(axes[0], results["accuracy"], strict=True):
         names = list(part["summary"])
         for row, name in enumerate(names):
-            values = [max(part["summary"][name][key], 1e-5) for key, _ in figures]
-            axis.bar(np.arange(len(figures)) + 0.16 * (row - 2), values, 0.16, label=name)
-        for at, (_, target) in enumerate(figures):
+            values = [max(part["summary"][name][key], 1e-5) for key in figures]
+            axis.bar(np.arange(len(figures)) + 0.14 * (row - 2.5), values, 0.14, label=name)
+        for at, target in enumerate(figures.values()):
             axis.plot([at - 0.45, at + 0.45], [target, target], "k--", lw=1)
         axis.set_yscale("log")
-        axis.set_xticks(range(len(figures)), [key.replace("_", "\n") for key, _ in figures])
+        axis.set_xticks(range(len(figures)), [key.replace("_", "\n") for key in figures])
         axis.set_ylabel("error, unseen chips and stimuli")
         axis.set_title(part["preset"])
         axis.legend(fontsize=7)
@@ -452,9 +475,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--smoke", action="store_true", help="seconds; numbers mean nothing")
     parser.add_argument("--out", metavar="DIR", help="where results, picture and traces go")
     parser.add_argument("--presets", nargs="+", default=["ideal", "rram-1r"])
+    parser.add_argument("--training", type=int, help="chips to learn from")
+    parser.add_argument("--unseen", type=int, help="chips to judge on")
     parser.add_argument("--part", choices=["accuracy", "speed", "all"], default="all")
     arguments = parser.parse_args(argv)
     size = SMOKE if arguments.smoke else Size()
+    asked = {"training": arguments.training, "unseen": arguments.unseen}
+    size = replace(size, **{name: value for name, value in asked.items() if value})
     presets = ["ideal"] if arguments.smoke else arguments.presets
     out = Path(arguments.out) if arguments.out else None
     if out:
@@ -475,7 +502,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for each in results["many"]:
             print("  " + ", ".join(f"{k} {v:.3g}" for k, v in each.items()), flush=True)
     if out:
-        (out / "surrogate.json").write_text(json.dumps(results, indent=1))
+        name = "surrogate" if arguments.part == "all" else f"surrogate_{arguments.part}"
+        (out / f"{name}.json").write_text(json.dumps(results, indent=1))
         if results["accuracy"]:
             picture(results, out / "surrogate.png")
 
