@@ -68,7 +68,7 @@ class Size:
 
 
 SMOKE = Size(axons=4, neurons=3, training=2, unseen=1, train=5e-6, probe=12e-6, test=3e-6,
-             big_axons=4, big_neurons=6, big=1e-6, rounds=1, rate=2e6)  # fmt: skip
+             big_axons=4, big_neurons=6, big=2e-6, rounds=1, rate=2e6)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -342,7 +342,7 @@ def speed(preset: str, size: Size, surrogate: EventSurrogate | None) -> dict[str
     design = design_of(preset, size.big_axons, size.big_neurons)
     layer = chip_layer(design, 7)
     stimulus = poisson_stimulus(
-        size.big_axons, size.big, rate=2e5, width=WIDTH, seed=SEED, use=999, spread=0.3
+        size.big_axons, size.big, rate=0.4 * size.rate, width=WIDTH, seed=SEED, use=999, spread=0.3
     )
     outputs = [spike(k) for k in range(layer.outputs)]
     model = surrogate.for_layer(layer) if surrogate else circuit_model(layer)
