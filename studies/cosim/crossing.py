@@ -270,7 +270,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Measure, print, and write ``crossing.json`` and ``crossing.png``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="few periods, in seconds")
-    parser.add_argument("--out", type=Path, default=Path("studies/cosim"))
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where results go")
     parser.add_argument("--naive", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.naive:
@@ -295,9 +295,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                     f"  {x} {row[x]:.3g}: mean {row['mean']:+.1e}, spread {row['spread']:.1e}, "
                     f"first {row['first']:+.1e}, {row['points per period']:.0f} points"
                 )
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "crossing.json").write_text(json.dumps(result, indent=1) + "\n")
-    draw(result, options.out / "crossing.png")
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "crossing.json").write_text(json.dumps(result, indent=1) + "\n")
+        draw(result, options.out / "crossing.png")
     return result
 
 
