@@ -90,6 +90,23 @@ def test_below_rheobase_it_comes_to_where_its_leak_holds_it_and_never_fires():
 
 
 @pytest.mark.ngspice
+@pytest.mark.parametrize(("c_ref", "v", "fires"), [
+    (50e-15, 0.0105, False), (50e-15, 0.014, True), (200e-15, 0.0105, True),
+])  # fmt: skip
+def test_a_membrane_that_creeps_to_its_threshold_needs_a_large_reset_capacitor(c_ref, v, fires):
+    """What a user has to know: below some 0.015 V/µs the reset begins before the output rises.
+
+    Its own discharge then holds the membrane at the threshold, unless cref is large; slopes
+    of input pulses are a hundred times that.
+    """
+    spec = Lif(c_ref=c_ref)
+    slope = (spec.gm * v - spec.swing / spec.r_leak) / (spec.c_mem + spec.c_feedback)
+    assert (slope > 0.015e6) == (v > 0.012)
+    times, _ = spikes(spec, v, first_spike(spec, v) + 2e-6)
+    assert bool(len(times)) == fires
+
+
+@pytest.mark.ngspice
 def test_the_floor_catches_a_membrane_by_a_square_law():
     """gm |v| = ½ 10 β (v_floor - v_mem)² and the leak: within 3 mV for λ and the leak."""
     spec = Lif()
