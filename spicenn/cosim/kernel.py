@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import simpy
 from simpy.core import EmptySchedule, StopSimulation
-from simpy.events import URGENT, Event, Process, Timeout
+from simpy.events import NORMAL, URGENT, Event, EventPriority, Process, Timeout
 
 from spicenn.circuit.names import near
 from spicenn.circuit.stepped import STEPPED, Method, stepped
@@ -99,13 +99,13 @@ class _Waiters(list[Callable[[Any], None]]):
             self._held.pop(self._key, None)
 
 
-class _Stop(Event):
-    """The end of a run: before all else at its time."""
+class _Moment(Event):
+    """What happens at a time itself: a delay that is added to now may miss it by a bit."""
 
-    def __init__(self, env: Cosimulation, delay: float) -> None:
+    def __init__(self, env: Cosimulation, time: float, priority: EventPriority = NORMAL) -> None:
         super().__init__(env)
         self._ok, self._value = True, None
-        env.schedule(self, URGENT, delay)
+        heapq.heappush(env._queue, (max(time, env.now), priority, next(env._eid), self))
 
 
 class _Deadline(Timeout):
@@ -403,7 +403,7 @@ class Cosimulation(simpy.Environment):
             until = float(until)
             if not self.now < until < math.inf:
                 raise InputError(f"until = {until!r} s is not after now, {self.now!r} s")
-            until = _Stop(self, _delay(self.now, until))
+            until = _Moment(self, until, URGENT)  # before all else that is to happen then
         self._until = until
         try:
             super().run(until)
@@ -552,8 +552,7 @@ class Cosimulation(simpy.Environment):
                 self._at(time, lambda: self._cross(crossing, time))
 
     def _at(self, time: float, action: Callable[[], None]) -> None:
-        timer = Timeout(self, _delay(self.now, time))
-        timer.callbacks.append(lambda _: action())
+        _Moment(self, time).callbacks.append(lambda _: action())
 
     def _report(self, store: simpy.Store, level: float, spike: Spike) -> None:
         self._note("crossing", spike.node, level)
@@ -687,7 +686,7 @@ class Cosimulation(simpy.Environment):
         """A run that failed before its end does not end the next one there."""
         if until is not None and until.callbacks and StopSimulation.callback in until.callbacks:
             until.callbacks.remove(StopSimulation.callback)
-        if isinstance(until, _Stop):
+        if isinstance(until, _Moment):
             self._queue[:] = [entry for entry in self._queue if entry[3] is not until]
             heapq.heapify(self._queue)
 
@@ -707,16 +706,6 @@ class Cosimulation(simpy.Environment):
             self.progress(time, len(self._happenings))
 
 
-def _delay(now: float, time: float) -> float:
-    """What must be added to ``now`` to give ``time``, to the last bit; 0 if it is over."""
-    delay = max(time - now, 0.0)
-    while now + delay < time:
-        delay = math.nextafter(delay, math.inf)
-    while now + delay > time and delay > 0:
-        delay = math.nextafter(delay, 0.0)
-    return delay
-
-
 def _no_event(value: Any) -> InputError:
     said = "an event of another environment" if isinstance(value, Event) else repr(value)[:80]
     return InputError(
@@ -731,5 +720,5 @@ def _waiting(event: Event) -> Iterator[str]:
         owner = getattr(callback, "__self__", None)
         if isinstance(owner, Process):
             yield owner.name
-        elif isinstance(owner, Event):
+        elif isinstance(owner, Event) and owner is not event:
             yield from _waiting(owner)
