@@ -17,6 +17,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import NullFormatter
 
 import spicenn as sn
 from spicenn.circuit.tolerances import Tolerances
@@ -262,6 +263,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axis.legend(fontsize=7)
         if axis is not axes[0, 0]:
             axis.set_xscale("log")
+            axis.xaxis.set_minor_formatter(NullFormatter())
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
