@@ -24,12 +24,13 @@ from torch import Tensor, nn
 import spicenn as sn
 from spicenn.circuit import Tolerances
 from spicenn.compiler.spiking import LifSpread, SpikingLayer
-from spicenn.cosim.block import Block
+from spicenn.cosim.characterize import poisson_stimulus, trace_layer
 from spicenn.cosim.neuron import LIF
 from spicenn.cosim.presentation import UNDECIDED, Presentation
 from spicenn.cosim.sources import AddressEvents, latency_code, rate_code
-from spicenn.cosim.spiking import SpikingDesign, binned, compile_spiking, run_model
+from spicenn.cosim.spiking import Engine, SpikingDesign, binned, compile_spiking, run_model
 from spicenn.periphery.lif import Lif
+from spicenn.surrogate.events import EventSurrogate, LayerBlock, fit_events
 
 SEED = 2024
 # Of one step in torch, and between a pixel's grey levels; of a pulse; from a spike to the
@@ -41,7 +42,7 @@ DARKEST = 4 / 16
 # Steps after the last input in which spikes may still come.
 TAIL = 4
 # Rate code: of a white pixel [1/s].
-RATE = 1e6
+RATE = 0.4e6
 NEURON = Lif(v_rest=0.8, v_th=1.2, v_floor=0.16, c_node=10e-15)
 TAU, REFRACTORY, FLOOR = 10e-6, 0.3e-6, -1.6
 SPREAD = LifSpread(offset=5e-3, gm=0.03, c_mem=0.01, r_leak=0.1, i_ref=0.05)
@@ -54,7 +55,13 @@ Code = str
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How much is done: hidden neurons, epochs before and with spiking outputs, images."""
+    """How much is done.
+
+    hidden : neurons. epochs : before and with spiking outputs. training : images.
+    latency, rate, check : images shown in ngspice by either code, and with a finer tolerance.
+    trace, chips : axons, neurons and duration [s] of what the surrogate learns from, and of
+        how many chips.
+    """
 
     hidden: int
     epochs: tuple[int, int]
@@ -62,17 +69,22 @@ class Size:
     latency: int
     rate: int
     check: int
+    trace: tuple[int, int, float]
+    chips: int
 
 
-FULL = Size(hidden=32, epochs=(25, 45), training=1297, latency=200, rate=20, check=4)
-SMOKE = Size(hidden=4, epochs=(1, 1), training=64, latency=1, rate=0, check=0)
+FULL = Size(hidden=24, epochs=(25, 45), training=1297, latency=160, rate=10, check=4,
+            trace=(8, 6, 100e-6), chips=3)  # fmt: skip
+SMOKE = Size(hidden=4, epochs=(1, 1), training=64, latency=1, rate=0, check=0,
+             trace=(3, 2, 8e-6), chips=2)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """Images of one code on one engine: what a process is given.
 
-    tolerance : reltol of ngspice, that of ``TOLERANCES`` if None.
+    reltol : of ngspice.
+    surrogate : file of a fitted model of events, which "surrogate" needs.
     """
 
     weights: tuple[np.ndarray, ...]
@@ -82,6 +94,7 @@ class Job:
     first: int
     images: tuple[AddressEvents, ...]
     reltol: float = TOLERANCES.reltol
+    surrogate: str = ""
 
 
 def encode(code: Code, pixels: np.ndarray, first: int = 0) -> list[AddressEvents]:
@@ -94,12 +107,16 @@ def encode(code: Code, pixels: np.ndarray, first: int = 0) -> list[AddressEvents
     ]
 
 
-def network(hidden: int) -> nn.Sequential:
-    def neurons() -> LIF:
-        return LIF(dt=DT, tau=TAU, refractory=REFRACTORY, floor=FLOOR, slope=2.0)
+def neurons_of_study() -> LIF:
+    return LIF(dt=DT, tau=TAU, refractory=REFRACTORY, floor=FLOOR, slope=2.0)
 
+
+def network(hidden: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(64, hidden, bias=False), neurons(), nn.Linear(hidden, 10, bias=False), neurons()
+        nn.Linear(64, hidden, bias=False),
+        neurons_of_study(),
+        nn.Linear(hidden, 10, bias=False),
+        neurons_of_study(),
     )
 
 
@@ -148,9 +165,14 @@ def design(weights: Sequence[np.ndarray], technology: str) -> SpikingDesign:
     with torch.no_grad():
         for linear, w in zip(model[::2], weights, strict=True):
             linear.weight.copy_(torch.as_tensor(w))
-    tech = sn.Technology.preset(technology).replace(r_wordline=0.0, r_bitline=0.0)
     spread = SPREAD if technology != "ideal" else None
-    return compile_spiking(model, technology=tech, width=WIDTH, neuron=NEURON, spread=spread)
+    return compile_spiking(
+        model, technology=_technology(technology), width=WIDTH, neuron=NEURON, spread=spread
+    )
+
+
+def _technology(name: str) -> sn.Technology:
+    return sn.Technology.preset(name).replace(r_wordline=0.0, r_bitline=0.0)
 
 
 def shown(job: Job) -> dict[str, Any]:
@@ -163,7 +185,7 @@ def shown(job: Job) -> dict[str, Any]:
     else:
         p = made.sample(chip=0, seed=SEED).run(
             job.images, period=PERIOD, delay=DELAY, cycle=CYCLE, max_step=1e-6,
-            engine=ENGINES[job.engine], timeout=600.0,
+            engine=_engine(job), timeout=600.0,
             tolerances=Tolerances(
                 reltol=job.reltol, vntol=TOLERANCES.vntol, abstol=TOLERANCES.abstol
             ),
@@ -171,9 +193,42 @@ def shown(job: Job) -> dict[str, Any]:
     return {"first": job.first, **told(p), "cpu": _cpu() - start, "wall": perf_counter() - wall}
 
 
-# Hook for a model fitted to traces: (layer, its number) -> block.
-Maker = Callable[[SpikingLayer, int], Block]
-ENGINES: dict[str, str | Maker] = {"ngspice": "ngspice", "events": "events"}
+def _engine(job: Job) -> Engine:
+    if job.engine != "surrogate":
+        return job.engine
+    fitted = EventSurrogate.load(job.surrogate)
+
+    def block(layer: SpikingLayer, k: int) -> LayerBlock:
+        return LayerBlock(fitted.for_layer(layer), record=["energy"], name=f"layer{k}")
+
+    return block
+
+
+def fitted(size: Size, path: Path) -> EventSurrogate:
+    """Fit a model of events to traces of small layers of the same devices, and save it.
+
+    Their weights, chips and stimuli are none of those of the digits.
+    """
+    rng = np.random.default_rng(SEED)
+    axons, neurons, until = size.trace
+    linear = nn.Linear(axons, neurons, bias=False)
+    with torch.no_grad():
+        linear.weight.copy_(torch.as_tensor(rng.normal(0.1, 0.35, (neurons, axons))))
+    small = nn.Sequential(linear, neurons_of_study())
+    made = compile_spiking(
+        small, technology=_technology("rram-1r"), width=WIDTH, neuron=NEURON, spread=SPREAD
+    )
+    nominal = compile_spiking(
+        small, technology=_technology("ideal"), width=WIDTH, neuron=NEURON
+    ).sample(chip=0, seed=SEED).layers[0]  # fmt: skip
+    traces = []
+    for chip in range(1, size.chips + 1):
+        stimulus = poisson_stimulus(axons, until, rate=5e5, width=WIDTH, seed=SEED, use=chip)
+        layer = made.sample(chip=chip, seed=SEED).layers[0]
+        traces.append(trace_layer(layer, stimulus, nominal=nominal, chip=chip, rise=WIDTH / 10))
+    found = fit_events(traces)
+    found.save(path)
+    return found
 
 
 def told(p: Presentation) -> dict[str, Any]:
@@ -191,12 +246,12 @@ def told(p: Presentation) -> dict[str, Any]:
 
 def jobs(
     weights: Sequence[np.ndarray], engine: str, technology: str, code: Code,
-    images: Sequence[AddressEvents], reltol: float = TOLERANCES.reltol,
+    images: Sequence[AddressEvents], reltol: float = TOLERANCES.reltol, surrogate: str = "",
 ) -> Iterator[Job]:  # fmt: skip
     for k in range(0, len(images), CHUNK):
         yield Job(
             weights=tuple(weights), engine=engine, technology=technology, code=code,
-            first=k, images=tuple(images[k : k + CHUNK]), reltol=reltol,
+            first=k, images=tuple(images[k : k + CHUNK]), reltol=reltol, surrogate=surrogate,
         )  # fmt: skip
 
 
@@ -239,13 +294,28 @@ def agreement(a: dict[str, Any], b: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def measured(size: Size, *, workers: int, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """All of it; what is there is saved after every few images."""
+def measured(
+    size: Size,
+    before: dict[str, Any],
+    *,
+    rows_again: Sequence[str],
+    workers: int,
+    surrogate: Path,
+    save: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
+    """All of it; what is there is saved after every few images.
+
+    before : result of an earlier run. rows_again : what of it is measured anew; all if none.
+    """
     torch.set_num_threads(1)
     digits = sn.datasets.load_digits()
     pixels = digits.train[: size.training].reshape(-1, 64)
     tests, labels = digits.test.reshape(-1, 64), digits.test_labels
     result: dict[str, Any] = {"test images": len(labels), "hidden": size.hidden}
+    if not rows_again or "surrogate" in rows_again:
+        start = perf_counter()
+        fitted(size, surrogate)
+        result["fit"] = perf_counter() - start
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         for code, count in (("latency", size.latency), ("rate", size.rate)):
@@ -263,11 +333,15 @@ def measured(size: Size, *, workers: int, save: Callable[[dict[str, Any]], None]
             }
             all_told = told(run_model(model, images, steps=steps))
             rows["torch, all"] = gathered([{"first": 0, "cpu": 0.0, **all_told}], labels)
+            kept = before.get(code, {}) if rows_again else {}
+            if kept and kept["torch, all"]["classes"] != rows["torch, all"]["classes"]:
+                raise SystemExit("training gave another network than before: measure all rows")
             shorter = told(run_model(model, images[:count], steps=steps))
             rows["torch"] = gathered([{"first": 0, "cpu": 0.0, **shorter}], labels)
             plan = [
                 ("exact", "exact", "ideal", count, TOLERANCES.reltol),
                 ("events", "events", "rram-1r", count, TOLERANCES.reltol),
+                ("surrogate", "surrogate", "rram-1r", count, TOLERANCES.reltol),
                 ("ngspice, finer", "ngspice", "rram-1r", size.check, 1e-5),
                 ("ngspice", "ngspice", "rram-1r", count, TOLERANCES.reltol),
                 ("events, no variation", "events", "ideal", count, TOLERANCES.reltol),
@@ -275,8 +349,13 @@ def measured(size: Size, *, workers: int, save: Callable[[dict[str, Any]], None]
             for name, engine, technology, number, reltol in plan:
                 if code == "rate" and name == "ngspice, finer":
                     continue
+                if name in kept and name not in rows_again:
+                    rows[name] = kept[name]
+                    continue
                 parts: list[dict[str, Any]] = []
-                given = jobs(weights, engine, technology, code, images[:number], reltol)
+                given = jobs(
+                    weights, engine, technology, code, images[:number], reltol, str(surrogate)
+                )
                 # In order: a run that is stopped has the first images.
                 for part in map(shown, given) if workers == 1 else pool.map(shown, given):
                     parts.append(part)
@@ -284,7 +363,7 @@ def measured(size: Size, *, workers: int, save: Callable[[dict[str, Any]], None]
                     save(result)
                 if parts:
                     say(code, name, rows[name])
-            for name in ("torch", "exact", "events", "ngspice, finer"):
+            for name in ("torch", "exact", "events", "surrogate", "ngspice, finer"):
                 if name in rows and "ngspice" in rows:
                     rows[f"ngspice as {name}"] = agreement(rows["ngspice"], rows[name])
                     print(code, f"ngspice as {name}", rows[f"ngspice as {name}"], flush=True)
@@ -307,10 +386,8 @@ def say(code: Code, name: str, row: dict[str, Any]) -> None:
 def draw(result: dict[str, Any], path: Path) -> None:
     """Accuracy and energy per inference, side by side."""
     rows = result["latency"]
-    names = [
-        name for name in ("torch", "exact", "events, no variation", "events", "ngspice")
-        if name in rows
-    ]  # fmt: skip
+    order = ("torch", "exact", "events, no variation", "events", "surrogate", "ngspice")
+    names = [name for name in order if name in rows]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     at = np.arange(len(names))
     left.bar(at, [rows[n]["accuracy"] for n in names], yerr=[rows[n]["deviation"] for n in names])
@@ -336,6 +413,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--out", type=Path, default=Path("studies/cosim"))
     parser.add_argument("--images", type=int, help="of the latency code in ngspice")
     parser.add_argument("--workers", type=int, default=2, help="processes at the same time")
+    parser.add_argument("--rows", nargs="*", default=[], help="measure these anew, keep the rest")
     options = parser.parse_args(argv)
     size = SMOKE if options.smoke else FULL
     if options.images is not None:
@@ -347,7 +425,16 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         partial.write_text(json.dumps(result) + "\n")
         partial.replace(options.out / "digits.json")
 
-    result = measured(size, workers=1 if options.smoke else options.workers, save=save)
+    earlier = options.out / "digits.json"
+    result = measured(
+        size,
+        json.loads(earlier.read_text()) if options.rows and earlier.exists() else {},
+        rows_again=options.rows,
+        workers=1 if options.smoke else options.workers,
+        surrogate=options.out / "digits_surrogate.npz",
+        save=save,
+    )
+    save(result)
     draw(result, options.out / "digits.png")
     return result
 
