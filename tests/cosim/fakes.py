@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,7 +157,8 @@ class Exponentials:
 
     def _go(self, end: float) -> list[tuple[int, float]]:
         """Go on to a time, or to the first crossing: within, every node is on one piece."""
-        first, crossing = end, []
+        first = end
+        crossing: list[Any] = []
         for watch in self._watches.values():
             node = self._nodes[watch.threshold.probe]
             if watch.armed and watch.beyond(node.pieces[-1][2]) > 0:

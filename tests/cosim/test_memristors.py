@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,14 +107,15 @@ def test_netlist_and_block_are_one_circuit():
         found += [env.sample(probe) for probe in pins.probes]
 
     values = []
-    for circuit, options in (
+    cases: Any = (
         (MemristorArray(shape, g, each), {}),
         (
             array_netlist(shape, g, each),
             {"max_step": 2e-11, "probes": pins.probes, "tolerances": WRITE_TOLERANCES},
         ),
-    ):
-        found = []
+    )
+    for circuit, options in cases:
+        found: list[float] = []
         with Cosimulation(circuit, **options) as env:
             env.run(env.process(play(env, found)))
         values.append(np.array(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def test_an_ordinary_loop_trains_it():
     for k in range(4):
         x[k, k, 2 * k] = x[k + 2, k, 2 * k + 1] = x[4, k, :4] = 1.0
     y = torch.arange(4)
-    model = nn.Sequential(
+    model: Any = nn.Sequential(
         nn.Linear(8, 8, bias=False), lif(slope=2.0), nn.Linear(8, 4, bias=False), lif(slope=2.0)
     )
     start = float((model(x).sum(0).argmax(1) == y).float().mean())

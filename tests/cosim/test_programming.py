@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def programmed(block, targets, **others):
     """What the process returns, and the record."""
     arguments = {"increase": UP, "decrease": DOWN, "read": READ, **others}
     with Cosimulation(block) as env:
-        process = env.process(write_verify(env, block.pins, targets, **arguments))
+        process: Any = env.process(write_verify(env, block.pins, targets, **arguments))
         ds = env.run(process)
     return process.value, ds
 
@@ -84,7 +85,7 @@ def test_ngspice_and_the_law_program_alike():
     g = np.full((5, 1), 300e-6)
     levels = np.array([150e-6, 25e-6, 80e-6, 290e-6, 400e-6])
     targets = {(i, 0): float(level) for i, level in enumerate(levels)}
-    blocks = {
+    blocks: Any = {
         "law": (MemristorArray(column(5), g, each), {}),
         "ngspice": (
             array_netlist(column(5), g, each),
@@ -98,7 +99,7 @@ def test_ngspice_and_the_law_program_alike():
     results, pulses, reads = {}, {}, {}
     for name, (block, options) in blocks.items():
         with Cosimulation(block, **options) as env:
-            process = env.process(
+            process: Any = env.process(
                 write_verify(
                     env, ArrayPins(5, 1), targets, increase=UP, decrease=DOWN, read=READ
                 )
@@ -178,7 +179,7 @@ def test_noise_is_drawn_from_the_seed_of_every_cell():
     def reads(cells, seed, trial=0):
         block = MemristorArray(column(2), [[100e-6], [100e-6]])
         with Cosimulation(block) as env:
-            process = env.process(
+            process: Any = env.process(
                 write_blind(
                     env, block.pins, {cell: [] for cell in cells},
                     read=replace(READ, noise=1e-7), seed=seed, trial=trial,
@@ -205,7 +206,7 @@ def test_one_pulse_is_right_for_the_nominal_cell_only(start, target):
     def shot(vel0):
         block = MemristorArray(column(), [[start]], {"vel0": [[vel0]]})
         with Cosimulation(block) as env:
-            process = env.process(write_blind(env, block.pins, {(0, 0): [pulse]}, read=READ))
+            process: Any = env.process(write_blind(env, block.pins, {(0, 0): [pulse]}, read=READ))
             env.run(process)
         return process.value
 
@@ -219,7 +220,7 @@ def test_several_columns_run_side_by_side_with_a_delay():
     # The process reads what it drove, though that arrives later.
     blocks = {name: MemristorArray(column(2), [[300e-6], [300e-6]]) for name in ("a", "b")}
     with Cosimulation(blocks, delay=2e-9) as env:
-        running = [
+        running: list[Any] = [
             env.process(
                 write_verify(
                     env, ArrayPins(2, 1, name), {(0, 0): goal, (1, 0): 200e-6},
@@ -232,7 +233,7 @@ def test_several_columns_run_side_by_side_with_a_delay():
         for (_, block), process in zip(blocks.items(), running, strict=True):
             assert process.value.success.all()
             np.testing.assert_allclose(
-                process.value.conductance, block.conductance[:, 0], rtol=1e-6
+                process.value.conductance, np.asarray(block.conductance)[:, 0], rtol=1e-6
             )
     alone, _ = programmed(
         MemristorArray(column(2), [[300e-6], [300e-6]]), {(0, 0): 60e-6, (1, 0): 200e-6}
@@ -249,7 +250,7 @@ def test_a_read_knows_the_series_resistance_and_the_law():
     ):
         block = MemristorArray(wired, [[200e-6]])
         with Cosimulation(block) as env:
-            process = env.process(write_blind(env, block.pins, {(0, 0): []}, read=read))
+            process: Any = env.process(write_blind(env, block.pins, {(0, 0): []}, read=read))
             env.run(process)
         # The law's ratio at the whole voltage, not at what the resistance leaves: 1 %.
         assert bool(abs(process.value.conductance[0] / 200e-6 - 1) < 0.01) is close
@@ -301,4 +302,4 @@ def test_bad_pulses_and_reads_are_named():
             make()
     block = MemristorArray(column(), [[1e-4]])
     with Cosimulation(block) as env, pytest.raises(InputError, match=r"1.0 is not a Pulse"):
-        write_blind(env, block.pins, {(0, 0): [1.0]}, read=READ)
+        write_blind(env, block.pins, {(0, 0): [1.0]}, read=READ)  # type: ignore[list-item]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def lif(**values):
 @cache
 def network():
     torch.manual_seed(0)
-    model = nn.Sequential(
+    model: Any = nn.Sequential(
         nn.Linear(6, 5, bias=False), lif(), nn.Linear(5, 3, bias=False), lif()
     )  # fmt: skip
     with torch.no_grad():
@@ -48,7 +49,7 @@ def images(count=2):
     """Twenty spikes each, no two of one input at one time."""
     rng = np.random.default_rng(2)
     chosen = [np.sort(rng.choice(12 * 6, 20, replace=False)) for _ in range(count)]
-    return [AddressEvents(c // 6 * DT, c % 6) for c in chosen]
+    return [AddressEvents(np.asarray(c // 6 * DT, np.float64), c % 6) for c in chosen]
 
 
 def design(technology="ideal", **options):
@@ -152,7 +153,7 @@ def test_counts_decide_then_the_first_spike_and_silence_is_undecided():
     assert p.decode("first").tolist() == [1, 2, UNDECIDED]
     assert p.layer_counts.tolist() == [[3], [2], [0]]
     with pytest.raises(InputError, match="no code is called 'last'"):
-        p.decode("last")
+        p.decode("last")  # type: ignore[arg-type]
 
 
 def test_images_in_a_row_come_back_as_they_were():

@@ -263,4 +263,4 @@ def test_a_build_without_klu_warns(monkeypatch):
     from spicenn.engines.ngspice import client
 
     with pytest.warns(SpicennWarning, match="no KLU"):
-        client._warn({"klu": False, "version": "39"})
+        client.warn_without_klu({"klu": False, "version": "39"})

@@ -81,4 +81,5 @@ def design() -> Design:
 @pytest.fixture(scope="session")
 def surrogate(design: Design) -> Surrogate:
     with single_thread():  # made before any test's own fixture
-        return fit(dataset(design, inputs(24, 1)))
+        fitted: Surrogate = fit(dataset(design, inputs(24, 1)))
+        return fitted

@@ -112,7 +112,7 @@ def test_the_floor_is_the_transistors_law(model: LayerModel, v: float, slope: fl
 
     def law(_: float, y: np.ndarray) -> np.ndarray:
         below = np.maximum(lone.floor - y, 0.0)
-        return slope - (y - lone.rest) / lone.tau + lone.grip * below**2
+        return np.asarray(slope - (y - lone.rest) / lone.tau + lone.grip * below**2)
 
     exact = solve_ivp(law, (0, end), [v], rtol=1e-9, atol=1e-12).y[0, -1]
     ours = move(lone, np.array([v]), np.array([slope]), np.array([-1.0]), 0.0, end)
@@ -217,7 +217,7 @@ def test_a_crossing_is_waited_for_and_watched_downwards(model: LayerModel) -> No
     seen: list[float] = []
     with sn.Cosimulation(LayerBlock(model), rise=1e-9) as env:
 
-        def process(env: sn.Cosimulation):  # type: ignore[no-untyped-def]
+        def process(env: sn.Cosimulation):
             env.drive("vi_3", 0.2)
             seen.append((yield env.crossing("spk_0", above=0.9)))
             assert env.sample("spk_0") == model.supply
@@ -316,7 +316,7 @@ def test_calibration_is_judged_on_spikes_it_has_not_seen(model: LayerModel) -> N
         learned.calibrate(trace.before(2e-6))
 
 
-def test_a_surrogate_is_saved_without_pickle(model: LayerModel, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_surrogate_is_saved_without_pickle(model: LayerModel, tmp_path) -> None:
     """All that it holds comes back; what is no surrogate is refused."""
     path = tmp_path / "layer.npz"
     before = surrogate(model)
@@ -359,7 +359,7 @@ def test_it_takes_the_circuits_place() -> None:
     assert spikes["block"][0] == spikes["circuit"][0]
     assert len(spikes["circuit"][0]) >= 5
     assert np.abs(spikes["block"][1] - spikes["circuit"][1]).max() < 3e-9
-    seen = sn.surrogate.events.read_trace(traces[2])  # type: ignore[attr-defined]
+    seen = sn.surrogate.events.read_trace(traces[2])
     assert block.energy == pytest.approx(seen.energy[-1], rel=0.05, abs=0)
 
 
