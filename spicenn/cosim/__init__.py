@@ -14,8 +14,9 @@ from spicenn.cosim.converter import (
     sar_circuit,
     sar_subcircuits,
 )
+from spicenn.cosim.events import Crossing, Spike
 from spicenn.cosim.export import write_traces, write_vcd
-from spicenn.cosim.kernel import Cosimulation, Crossing, Spike
+from spicenn.cosim.kernel import Cosimulation
 from spicenn.cosim.memristors import ArrayPins, MemristorArray, array_netlist
 from spicenn.cosim.programming import (
     Programmed,

@@ -8,7 +8,8 @@ from functools import wraps
 from numbers import Integral, Real
 from typing import Any, ParamSpec, TypeVar
 
-from spicenn.cosim.kernel import Cosimulation, ProcessGenerator
+from spicenn.cosim.events import ProcessGenerator
+from spicenn.cosim.kernel import Cosimulation
 from spicenn.errors import InputError
 
 P = ParamSpec("P")

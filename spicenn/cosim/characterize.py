@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from spicenn.compiler.spiking import SpikingLayer
 from spicenn.cosim.block import Block
-from spicenn.cosim.kernel import Cosimulation, ProcessGenerator
+from spicenn.cosim.events import ProcessGenerator
+from spicenn.cosim.kernel import Cosimulation
 from spicenn.engines.analog.spiking import SUPPLIES, axon, membrane, spike
 from spicenn.errors import InputError
 from spicenn.seeds import Purpose, generator

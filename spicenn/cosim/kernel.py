@@ -13,20 +13,29 @@ import math
 import os
 import weakref
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from time import monotonic
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import simpy
 from simpy.core import EmptySchedule, StopSimulation
-from simpy.events import NORMAL, URGENT, Event, EventPriority, Process, Timeout
+from simpy.events import URGENT, Event, Process, Timeout
 
 from spicenn.circuit.names import near
 from spicenn.circuit.stepped import STEPPED, Method, stepped
 from spicenn.circuit.tolerances import Tolerances
 from spicenn.cosim.block import Block, Threshold
+from spicenn.cosim.events import (
+    Crossing,
+    Deadline,
+    Moment,
+    NamedProcess,
+    ProcessGenerator,
+    Spike,
+    Waiters,
+)
 from spicenn.cosim.record import FIELDS, Happening, dataset_of
 from spicenn.engines.ngspice.stepped import SteppedCircuit
 from spicenn.errors import CosimulationError, InputError, NoCrossing, SpicennError
@@ -34,93 +43,12 @@ from spicenn.errors import CosimulationError, InputError, NoCrossing, SpicennErr
 if TYPE_CHECKING:
     import xarray as xr
 
-ProcessGenerator = Generator[Event, Any, Any]
-
 # Two times are the same where doubles cannot tell a sum from its parts.
 _SAME = 1e-15
 # Events at one time after which nothing seems to let it pass.
 _MOST_AT_ONCE = 100_000
 _INTERVAL = 0.2
 _NO_FIELDS: Mapping[str, float] = MappingProxyType({})
-
-
-class NamedProcess(Process):
-    """SimPy's process under a name of its own; its ``value`` is what the generator returns."""
-
-    def __init__(self, env: Cosimulation, generator: ProcessGenerator, name: str) -> None:
-        self._name = name
-        super().__init__(env, generator)
-
-    @property
-    def name(self) -> str:
-        """What errors and the record call it."""
-        return self._name
-
-
-class Crossing(Event):
-    """A node's passing of a threshold; its value is the time [s].
-
-    node : as the record calls it, with its block's name where there are several.
-    """
-
-    def __init__(self, env: Cosimulation, node: str, block: Block, threshold: Threshold) -> None:
-        super().__init__(env)
-        self.node = node
-        self.block = block
-        self.threshold = threshold
-
-    def __str__(self) -> str:
-        side = "above" if self.threshold.upwards else "below"
-        return f"{self.node} {side} {self.threshold.level:g}"
-
-
-class _Waiters(list[Callable[[Any], None]]):
-    """The callbacks of a crossing: it is held while there are any.
-
-    Nothing else holds it, nor who waits for it. One that a condition or an interrupt has
-    let go of is collected with its last name, and its watch ends.
-    """
-
-    def __init__(self, crossing: Crossing, held: dict[int, Crossing]) -> None:
-        super().__init__()
-        self._crossing = weakref.ref(crossing)
-        self._key = crossing.threshold.key
-        self._held = held
-
-    def append(self, callback: Callable[[Any], None], /) -> None:
-        super().append(callback)
-        crossing = self._crossing()
-        if crossing is not None and not crossing.triggered:
-            self._held[self._key] = crossing
-
-    def remove(self, callback: Callable[[Any], None], /) -> None:
-        super().remove(callback)
-        if not self:
-            self._held.pop(self._key, None)
-
-
-class _Moment(Event):
-    """What happens at a time itself: a delay that is added to now may miss it by a bit."""
-
-    def __init__(self, env: Cosimulation, time: float, priority: EventPriority = NORMAL) -> None:
-        super().__init__(env)
-        self._ok, self._value = True, None
-        heapq.heappush(env._queue, (max(time, env.now), priority, next(env._eid), self))
-
-
-class _Deadline(Timeout):
-    """The time when a crossing must have happened."""
-
-    def __init__(self, env: Cosimulation, delay: float, key: int) -> None:
-        super().__init__(env, delay)
-        self.key = key
-
-
-class Spike(NamedTuple):
-    """What a monitor reports: which node passed its threshold, and when [s]."""
-
-    node: str
-    time: float
 
 
 class Cosimulation(simpy.Environment):
@@ -308,11 +236,11 @@ class Cosimulation(simpy.Environment):
         full, block, threshold = self._threshold(node, above, below, repeat=False)
         key = threshold.key
         crossing = Crossing(self, full, block, threshold)
-        crossing.callbacks = _Waiters(crossing, self._held)
+        crossing.callbacks = Waiters(crossing, self._held)
         self._crossings[key] = weakref.ref(crossing, lambda _: self._dropped.append(key)), block
         self._watch(block, threshold)
         if within is not None:
-            _Deadline(self, within, key).callbacks.append(lambda _: self._give_up(key, within))
+            Deadline(self, within, key).callbacks.append(lambda _: self._give_up(key, within))
         return crossing
 
     def monitor(
@@ -403,7 +331,7 @@ class Cosimulation(simpy.Environment):
             until = float(until)
             if not self.now < until < math.inf:
                 raise InputError(f"until = {until!r} s is not after now, {self.now!r} s")
-            until = _Moment(self, until, URGENT)  # before all else that is to happen then
+            until = Moment(self, until, URGENT)  # before all else that is to happen then
         self._until = until
         try:
             super().run(until)
@@ -536,7 +464,7 @@ class Cosimulation(simpy.Environment):
         """Time of the next event, past deadlines of crossings that are over."""
         while self._queue:
             time, _, _, event = self._queue[0]
-            if not isinstance(event, _Deadline) or event.key in self._crossings:
+            if not isinstance(event, Deadline) or event.key in self._crossings:
                 return float(time)
             heapq.heappop(self._queue)
         return math.inf
@@ -552,7 +480,7 @@ class Cosimulation(simpy.Environment):
                 self._at(time, lambda: self._cross(crossing, time))
 
     def _at(self, time: float, action: Callable[[], None]) -> None:
-        _Moment(self, time).callbacks.append(lambda _: action())
+        Moment(self, time).callbacks.append(lambda _: action())
 
     def _report(self, store: simpy.Store, level: float, spike: Spike) -> None:
         self._note("crossing", spike.node, level)
@@ -686,7 +614,7 @@ class Cosimulation(simpy.Environment):
         """A run that failed before its end does not end the next one there."""
         if until is not None and until.callbacks and StopSimulation.callback in until.callbacks:
             until.callbacks.remove(StopSimulation.callback)
-        if isinstance(until, _Moment):
+        if isinstance(until, Moment):
             self._queue[:] = [entry for entry in self._queue if entry[3] is not until]
             heapq.heapify(self._queue)
 

@@ -22,7 +22,8 @@ from spicenn.cosim.arguments import (
     check_sources,
     process,
 )
-from spicenn.cosim.kernel import Cosimulation, ProcessGenerator
+from spicenn.cosim.events import ProcessGenerator
+from spicenn.cosim.kernel import Cosimulation
 from spicenn.errors import InputError
 
 

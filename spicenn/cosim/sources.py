@@ -17,7 +17,8 @@ from spicenn.cosim.arguments import (
     check_positive,
     process,
 )
-from spicenn.cosim.kernel import Cosimulation, ProcessGenerator
+from spicenn.cosim.events import ProcessGenerator
+from spicenn.cosim.kernel import Cosimulation
 from spicenn.cosim.routing import Sink
 from spicenn.errors import InputError
 from spicenn.seeds import Purpose, generator
