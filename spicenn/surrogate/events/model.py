@@ -27,9 +27,10 @@ _PATH = 0.24
 _CURRENT = 1 / (1 + 0.05 * 1.3)
 # That of the follower at the floor, 1.6 V across.
 _LENGTHENED = 1 + 0.05 * 1.6
-# The comparator's resting output moves by a good tenth of what its input does; where it
-# reaches the inverter's threshold voltage, the inverter begins to conduct.
-_NEAR, _NEAR_GAIN = 0.11, 1.4
+# The comparator's resting output lies a pair's gate-source voltage, at half the tail current,
+# below the membrane; where it reaches the inverter's threshold voltage, the inverter begins to
+# conduct. Its own drop across the pair brings that on a little earlier [V].
+_NEAR_DROP, _NEAR_GAIN = 0.01, 1.4
 # A spike's share of the supply's charge on the capacitors of reset and output.
 _SPIKE_SWING = 2.0
 
@@ -199,6 +200,8 @@ def circuit_model(layer: SpikingLayer) -> LayerModel:
     rest += driver.supply * driver.bias_current * stage.wordlines
     rest += tia.supply * tia.bias_current * 2 * stage.outputs
     offset = stage.r_feedback * (stage.tia_offset[1] - stage.tia_offset[0]) / stage.r_first
+    # From where the inverter conducts to the threshold.
+    near = spec.v_th - 2 * spec.threshold - (spec.bias_current / spec.beta) ** 0.5 + _NEAR_DROP
     return LayerModel(
         weights=stage.gain * stage.r_feedback * (plus - minus) * gain,
         drift=offset * gain,
@@ -220,7 +223,7 @@ def circuit_model(layer: SpikingLayer) -> LayerModel:
         power_slope=capacitance * spec.supply + tia.supply / (stage.r_feedback * gain),
         energy_spike=np.array([spec.supply * spike_charge, spec.supply * spec.bias_current]),
         energy_catch=capacitance * spec.supply,
-        near=_NEAR,
+        near=max(near, _NEAR_DROP),
         power_near=spec.supply * _NEAR_GAIN * 10 * spec.beta / 2,
     )
 
