@@ -44,9 +44,10 @@ _UNSOLVED = re.compile(
 )
 _ABORTED = re.compile(r"simulation\(s\) aborted|simulation interrupted", re.IGNORECASE)
 _NOISE = re.compile(
-    r"^(note: no compatibility|circuit:|doing analysis|using (klu|sparse)|no\. of data rows"
+    r"^(note: no compatibility|initial transient solution|circuit:|doing analysis"
+    r"|using (klu|sparse)|no\. of data rows"
     r"|reference value|last node voltages|-+|node\s|any of the following|dc solution failed"
-    r"|(note|warning): .*stepping|please check your input|\S+( +[-+\d.e]+){2}"
+    r"|(note|warning): .*stepping|please check your input|\S+( +[-+\d.e]+){2}|\S+ +[-+\d.e]+$"
     r"|error: ngspice\.dll cannot recover)",
     re.IGNORECASE,
 )

@@ -223,11 +223,17 @@ class SteppedCircuit:
     def _send(self, request: Header) -> None:
         # Stays so where the answer does not come, or an interrupt comes before it.
         self._waiting = True
-        self._child.send(request, (), self._timeout)
+        try:
+            self._child.send(request, (), self._timeout)
+        except SpicennError as error:
+            raise self._placed(error) from error
 
     def _receive(self) -> Header:
         while True:
-            header, arrays = self._child.receive(self._timeout)
+            try:
+                header, arrays = self._child.receive(self._timeout)
+            except SpicennError as error:
+                raise self._placed(error) from error
             self._parts += arrays
             if "going" in header:
                 self.time = header["going"]

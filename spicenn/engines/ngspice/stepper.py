@@ -122,6 +122,9 @@ class Stepper:
         self, time: float, delta: Any, old: float, redo: int, _ident: int, place: int, _user: Any
     ) -> int:
         try:
+            # Of a transient in search of the operating point nothing is recorded.
+            if not self._started and self._session.vector(self._time, copy=False) is None:
+                return 0
             if place == 0:
                 delta[0] = self._accepted(time, delta[0])
                 return 0
