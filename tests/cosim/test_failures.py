@@ -6,6 +6,7 @@ Every circuit is an RC of 1 µs and what is to fail beside it.
 from __future__ import annotations
 
 import gc
+import math
 import os
 import signal
 import threading
@@ -39,8 +40,9 @@ TAU, STEP = 1e-6, 2e-8
 RC = "rc\nvin in 0 dc 0 external\nr1 in out 1k\nc1 out 0 1n\n"
 # The last circuit's x has a solution as long as out is below 0.5 V.
 PARABOLA = RC + "b1 x 0 i = v(x)*v(x) + v(out) - 0.5\nr2 x 0 1e12\n"
-# Newton's method finds no operating point, nor does ngspice's transient in search of one.
-CONTRARY = RC + "b1 y 0 v = v(x) > 0.5 ? 0 : 1\nr2 y x 1k\nc2 x 0 1n\n"
+# x grows for ever, by 1e3 (1 - x + x²) V/s: there is no operating point, and Newton's method
+# ends as it does where there is one that it cannot find.
+GROWING = RC + "b1 0 x i = 1u*(1 + v(x)*v(x))\nr2 x 0 1meg\nc2 x 0 1n ic=0\n"
 
 
 def cosimulation(circuit: Any = RC, **options: Any) -> sn.Cosimulation:
@@ -267,13 +269,24 @@ def test_a_circuit_without_a_next_point_fails_there_and_again(law):
 
 
 def test_a_circuit_without_an_operating_point_is_not_run_in_the_search_for_it():
-    """ngspice's last resort is a transient of its own, of which no point is the circuit's."""
+    """ngspice's last resort is a transient of its own, of which no point is the circuit's.
+
+    It ends, called back at every step, short of its last time point: "Timestep too small".
+    From initial conditions the same circuit runs.
+    """
     before = children()
     with pytest.raises(ConvergenceError, match="no solution") as caught:
-        cosimulation(CONTRARY)
+        cosimulation(GROWING)
     assert "initial timepoint" in str(caught.value)
     assert caught.value.where == "circuit"
     assert children() == before
+    with cosimulation(GROWING, initial_conditions=True) as env:
+        env.process(charge(env))
+        assert env.blocks[""].time == 0
+        ds = env.run(until=2e-6)
+    third = math.sqrt(3)
+    exact = (1 + third * np.tan(third / 2 * 1e3 * ds["time"].values - np.pi / 6)) / 2
+    np.testing.assert_allclose(ds["x"].values, exact, rtol=0, atol=1e-6)
 
 
 def later(seconds: float, action: Callable[[], None]) -> threading.Timer:

@@ -109,6 +109,7 @@ class SteppedCircuit:
             "sources": [source.name for source in circuit.sources],
             "levels": [source.level for source in circuit.sources],
             "max_step": max_step,
+            "initial_conditions": initial_conditions,
             "tolerance": tolerance,
         }
         self._child = Child()

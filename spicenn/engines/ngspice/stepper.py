@@ -122,8 +122,7 @@ class Stepper:
         self, time: float, delta: Any, old: float, redo: int, _ident: int, place: int, _user: Any
     ) -> int:
         try:
-            # Of a transient in search of the operating point nothing is recorded.
-            if not self._started and self._session.vector(self._time, copy=False) is None:
+            if not self._started and self._is_search():
                 return 0
             if place == 0:
                 delta[0] = self._accepted(time, delta[0])
@@ -150,6 +149,16 @@ class Stepper:
             self._answer({"ok": False, **failure_of(EngineError(text))}, everything=False)
             os._exit(0)
         return 0
+
+    def _is_search(self) -> bool:
+        """Whether this is ngspice's own transient in search of the operating point.
+
+        None of its points is recorded, and of the circuit's own the first one is, but for
+        one that comes from initial conditions.
+        """
+        if self._header["initial_conditions"]:
+            return False
+        return self._session.vector(self._time, copy=False) is None
 
     def _accepted(self, time: float, proposed: float) -> float:
         """A point is accepted: stop there if there is cause to, return the next step's length."""
