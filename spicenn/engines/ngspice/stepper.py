@@ -114,6 +114,9 @@ class Stepper:
         session.execute(b"run")
         said = session.text()
         error = diagnose(said, loading=False)
+        if not self._started:
+            remedy = "give .ic and start from there, initial_conditions=True, or help it: .nodeset"
+            error = type(error)(error.what, remedy=remedy)
         self._answer({"ok": False, **failure_of(error)}, everything=True)
 
     # What ngspice calls.
