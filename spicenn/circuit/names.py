@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+
+from spicenn.errors import InputError
 
 
 def safe_name(text: str) -> str:
@@ -39,3 +41,20 @@ def near(name: str, known: Sequence[str]) -> str:
     if close:
         return f"; there is {', '.join(close)}"
     return f"; there are {', '.join(known[:8])}{', …' if len(known) > 8 else ''}"
+
+
+def known_name(
+    text: str, known: Collection[str], what: str, *, where: str, remedy: str | None = None
+) -> str:
+    """Return one of the known names for what a user wrote: any case, a node as v(node) too.
+
+    Raises InputError where there is none of this name.
+    """
+    name = text.strip().lower()
+    if name.startswith("v(") and name.endswith(")"):
+        name = name[2:-1]
+    if name not in known:
+        raise InputError(
+            f"there is no {what} {text[:60]!r}{near(name, list(known))}", where=where, remedy=remedy
+        )
+    return name

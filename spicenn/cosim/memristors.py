@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from spicenn.circuit import Crossbar
 from spicenn.circuit.check import check_netlist
-from spicenn.circuit.names import near
+from spicenn.circuit.names import known_name, near
 from spicenn.circuit.render import render_subcircuit, words
 from spicenn.cosim.block import Threshold
 from spicenn.engines.engine import check_shapes
@@ -183,22 +183,11 @@ class MemristorArray:
 
     def check_probe(self, probe: str) -> str:
         """The probe's own name. Raises InputError where there is none of this name."""
-        name = probe.strip().lower()
-        if name not in self._probes:
-            raise InputError(
-                f"there is no probe {probe[:60]!r}{near(name, self._probes)}", where=self.name
-            )
-        return name
+        return known_name(probe, self._probes, "probe", where=self.name)
 
     def check_source(self, source: str) -> str:
         """The source's own name. Raises InputError where there is none of this name."""
-        name = source.strip().lower()
-        if name not in self._sources:
-            raise InputError(
-                f"there is no external source {source[:60]!r}{near(name, self._sources)}",
-                where=self.name,
-            )
-        return name
+        return known_name(source, self._sources, "external source", where=self.name)
 
     def watch(self, threshold: Threshold) -> None:
         """Raises InputError: this block looks out for nothing."""

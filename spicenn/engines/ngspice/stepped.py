@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spicenn.circuit.names import near
+from spicenn.circuit.names import known_name
 from spicenn.circuit.stepped import STEPPED, Method, Stepped
 from spicenn.circuit.tolerances import Tolerances
 from spicenn.engines.engine import Array
@@ -133,27 +133,23 @@ class SteppedCircuit:
 
     def check_probe(self, probe: str) -> str:
         """The probe's own name. Raises InputError where there is none of this name."""
-        name = probe.strip().lower()
-        if name.startswith("v(") and name.endswith(")"):
-            name = name[2:-1]
-        if name not in self._probe:
-            raise InputError(
-                f"there is no probe {probe[:60]!r}{near(name, self.probes)}",
-                where=self.name,
-                remedy="name the nodes that processes read in probes=[...]",
-            )
-        return name
+        return known_name(
+            probe,
+            self._probe,
+            "probe",
+            where=self.name,
+            remedy="name the nodes that processes read in probes=[...]",
+        )
 
     def check_source(self, source: str) -> str:
         """The source's own name. Raises InputError where there is none of this name."""
-        name = source.strip().lower()
-        if name not in self._source:
-            raise InputError(
-                f"there is no external source {source[:60]!r}{near(name, self.sources)}",
-                where=self.name,
-                remedy="declare it at the top level of the circuit, e.g. vin in 0 dc 0 external",
-            )
-        return name
+        return known_name(
+            source,
+            self._source,
+            "external source",
+            where=self.name,
+            remedy="declare it at the top level of the circuit, e.g. vin in 0 dc 0 external",
+        )
 
     def watch(self, threshold: Threshold) -> None:
         """Look out for a crossing, until it happens or ``unwatch``."""

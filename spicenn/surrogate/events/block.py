@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from spicenn.circuit.names import near
+from spicenn.circuit.names import known_name
 from spicenn.engines.analog.spiking import axon, membrane, spike
 from spicenn.engines.ngspice.stepped import Threshold
 from spicenn.errors import InputError
@@ -84,26 +84,17 @@ class LayerBlock:
 
     def check_probe(self, probe: str) -> str:
         """The probe's own name. Raises InputError where there is none of this name."""
-        name = probe.strip().lower()
-        if name.startswith("v(") and name.endswith(")"):
-            name = name[2:-1]
-        if name not in self._probe:
-            raise InputError(
-                f"there is no probe {probe[:60]!r}{near(name, self.probes)}",
-                where=self.name,
-                remedy="an event-driven layer has mem_<k>, spk_<k> and energy",
-            )
-        return name
+        return known_name(
+            probe,
+            self._probe,
+            "probe",
+            where=self.name,
+            remedy="an event-driven layer has mem_<k>, spk_<k> and energy",
+        )
 
     def check_source(self, source: str) -> str:
         """The source's own name. Raises InputError where there is none of this name."""
-        name = source.strip().lower()
-        if name not in self._source:
-            raise InputError(
-                f"there is no external source {source[:60]!r}{near(name, self.sources)}",
-                where=self.name,
-            )
-        return name
+        return known_name(source, self._source, "external source", where=self.name)
 
     def watch(self, threshold: Threshold) -> None:
         """Look out for an output's crossing. Raises InputError for any other probe."""
