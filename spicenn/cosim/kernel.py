@@ -37,7 +37,7 @@ from spicenn.cosim.events import (
     Waiters,
 )
 from spicenn.cosim.record import FIELDS, Happening, dataset_of
-from spicenn.engines.ngspice.stepped import SteppedCircuit
+from spicenn.engines.ngspice.stepped import SteppedCircuit, attend
 from spicenn.errors import CosimulationError, InputError, NoCrossing, SpicennError
 
 if TYPE_CHECKING:
@@ -445,6 +445,9 @@ class Cosimulation(simpy.Environment):
 
         One at a time, so that nothing is lost where the wait is interrupted.
         """
+        circuits = [block for block in self._underway if isinstance(block, SteppedCircuit)]
+        if len(circuits) > 1:
+            attend(circuits)
         while self._underway:
             try:
                 self._fired += self._underway[0].finish()

@@ -13,7 +13,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 import spicenn as sn
+from spicenn.circuit.stepped import stepped
 from spicenn.cosim.block import Block
+from spicenn.engines.ngspice.stepped import SteppedCircuit
 from tests.cosim.fakes import Exponentials
 
 pytestmark = pytest.mark.ngspice
@@ -281,3 +283,24 @@ def test_a_monitor_of_several_circuits_delivers_their_spikes_in_the_order_of_tim
     times = [spike.time for spike in got]
     np.testing.assert_allclose(times, exact, rtol=1e-5)
     assert all(a < b for a, b in itertools.pairwise(times))
+
+
+@pytest.mark.slow
+def test_circuits_on_a_long_way_are_all_listened_to_or_they_would_wait_for_each_other():
+    """What each records on it is more than a pipe holds, and is told every quarter of a second.
+
+    The other is heard of while the one that is waited for first is under way.
+    """
+    heard: list[str] = []
+
+    def circuit(name: str) -> SteppedCircuit:
+        return SteppedCircuit(
+            stepped(RC), max_step=1e-8, name=name, progress=lambda _: heard.append(name)
+        )
+
+    blocks = {name: circuit(name) for name in "ab"}
+    with sn.Cosimulation(blocks, delay=1.0) as env:
+        env.run(until=2e-3)
+    first = heard[: len(heard) - heard[::-1].index("a")]
+    assert first.count("a") >= 3
+    assert first.count("b") >= 0.5 * first.count("a")

@@ -70,6 +70,16 @@ class Child:
     def alive(self) -> bool:
         return self._popen.poll() is None
 
+    @property
+    def output(self) -> int:
+        """The pipe that replies come from, for a selector."""
+        return self._out
+
+    @property
+    def has_begun(self) -> bool:
+        """True where a part of the next reply has been taken from the pipe already."""
+        return len(self._buffer) > self._taken
+
     def send(self, header: Header, arrays: Sequence[Array], timeout: float) -> None:
         """Send a request. Raises SimulatorCrash, SimulationTimeout."""
         data = memoryview(pack(header, arrays))

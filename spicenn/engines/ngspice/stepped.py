@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import selectors
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -89,6 +90,7 @@ class SteppedCircuit:
         self._progress = progress
         self._parts: list[Array] = []
         self._waiting = False
+        self._kept: Header | SpicennError | None = None
         self._probe = {probe: k for k, probe in enumerate(circuit.probes)}
         self._source = {source.name: k for k, source in enumerate(circuit.sources)}
         self._drives: list[tuple[int, float, float, float]] = []
@@ -195,7 +197,22 @@ class SteppedCircuit:
         Raises ConvergenceError naming time and node where ngspice finds no next point,
         SimulationTimeout, SimulatorCrash.
         """
-        return [(int(key), time) for key, time in self._receive()["fired"]]
+        kept, self._kept = self._kept, None
+        if isinstance(kept, SpicennError):
+            raise kept
+        header = self._receive() if kept is None else kept
+        return [(int(key), time) for key, time in header["fired"]]
+
+    def _take_in(self) -> bool:
+        """Take what it has told so far; True once that is the answer, kept for ``finish``."""
+        try:
+            while self._kept is None:
+                self._kept = self._next()
+                if self._kept is None and not self._child.has_begun:
+                    return False
+        except SpicennError as error:
+            self._kept = error
+        return True
 
     def traces(self) -> tuple[Array, dict[str, Array]]:
         """Times (point,) [s] and values (point,) of every probe, up to now.
@@ -226,25 +243,49 @@ class SteppedCircuit:
             raise self._placed(error) from error
 
     def _receive(self) -> Header:
-        while True:
-            try:
-                header, arrays = self._child.receive(self._timeout)
-            except SpicennError as error:
-                raise self._placed(error) from error
-            self._parts += arrays
-            if "going" in header:
-                self.time = header["going"]
-                if self._progress is not None:
-                    self._progress(self.time)
-                continue
-            self._waiting = False
-            self.time = header.get("time", self.time)
-            self.steps = header.get("steps", self.steps)
-            self.rejected = header.get("rejected", self.rejected)
-            if not header["ok"]:
-                raise self._placed(failure(header))
-            return header
+        while (header := self._next()) is None:
+            pass
+        return header
+
+    def _next(self) -> Header | None:
+        """The answer, or None where it only told how far it is."""
+        try:
+            header, arrays = self._child.receive(self._timeout)
+        except SpicennError as error:
+            raise self._placed(error) from error
+        self._parts += arrays
+        if "going" in header:
+            self.time = header["going"]
+            if self._progress is not None:
+                self._progress(self.time)
+            return None
+        self._waiting = False
+        self.time = header.get("time", self.time)
+        self.steps = header.get("steps", self.steps)
+        self.rejected = header.get("rejected", self.rejected)
+        if not header["ok"]:
+            raise self._placed(failure(header))
+        return header
 
     def _placed(self, error: SpicennError) -> SpicennError:
         where = f"{self.name}, t = {self.time:.6g} s" if self.steps else self.name
         return type(error)(error.what, where=where, remedy=error.remedy)
+
+
+def attend(circuits: Sequence[SteppedCircuit]) -> None:
+    """Listen to circuits that have begun, all at once, until each has its answer for ``finish``.
+
+    What one of them records on a long way fills its pipe: it would stand still for as long
+    as another is waited for.
+    """
+    with selectors.DefaultSelector() as selector:
+        for circuit in circuits:
+            selector.register(circuit._child.output, selectors.EVENT_READ, circuit)
+        patience = max(circuit._timeout for circuit in circuits)
+        while selector.get_map():
+            ready = selector.select(patience)
+            if not ready:
+                return  # ``finish`` says who is silent
+            for key, _ in ready:
+                if key.data._take_in():
+                    selector.unregister(key.fileobj)
