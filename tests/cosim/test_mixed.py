@@ -304,3 +304,18 @@ def test_circuits_on_a_long_way_are_all_listened_to_or_they_would_wait_for_each_
     first = heard[: len(heard) - heard[::-1].index("a")]
     assert first.count("a") >= 3
     assert first.count("b") >= 0.5 * first.count("a")
+
+
+def test_every_drive_under_way_in_a_long_delay_arrives():
+    """Twenty are sent before the first begins: each holds the source in its own stretch."""
+    with sn.Cosimulation(RC, max_step=STEP, delay=1e-6, rise=RISE) as env:
+
+        def driver(env):
+            for k in range(20):
+                env.drive("vin", float(k))
+                yield env.timeout(5e-8)
+
+        env.process(driver(env))
+        ds = env.run(until=3e-6)
+    middles = 1e-6 + 5e-8 * (np.arange(20) + 0.5)
+    np.testing.assert_allclose(np.interp(middles, ds["time"], ds["in"]), range(20), atol=1e-9)
