@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from spicenn.engines.ngspice.diagnosis import failure_of
 from spicenn.engines.ngspice.protocol import Array, Header, ProtocolError, pack, unpack
 from spicenn.errors import EngineError, NgspiceNotFound, SpicennError
 
@@ -88,11 +89,11 @@ def _open(send: Send) -> Simulation | None:
 
         session = Session()
     except NgspiceNotFound as error:
-        send(_failure(error), [])
+        send(failure_of(error), [])
         return None
     except ImportError as error:
         missing = EngineError(f"a library is missing: {error}", remedy="pip install PySpice")
-        send(_failure(missing), [])
+        send(failure_of(missing), [])
         return None
     facts = {
         "library": session.library_path,
@@ -117,7 +118,7 @@ def _step(
     try:
         Stepper(simulation.session, send, receive, header).run()
     except SpicennError as error:
-        send({**_failure(error), "last": True}, [])
+        send({**failure_of(error), "last": True}, [])
     os._exit(0)
 
 
@@ -140,10 +141,10 @@ def _serve(simulation: Simulation, header: Header, arrays: list[Array], send: Se
         else:
             raise EngineError(f"unknown request {kind!r}")
     except LoadError as error:
-        send({**_failure(error.cause), "last": True}, [])
+        send({**failure_of(error.cause), "last": True}, [])
         os._exit(0)
     except SpicennError as error:
-        send({**_failure(error), "rss": memory()}, [])
+        send({**failure_of(error), "rss": memory()}, [])
 
 
 def _serve_crossbar(
@@ -159,16 +160,12 @@ def _serve_crossbar(
         if error is None:
             send(reply, [current])
         else:
-            send({**_failure(error), **reply}, [])
+            send({**failure_of(error), **reply}, [])
 
 
 def _plain(vector: NDArray[Any]) -> Array:
     """Complex numbers as pairs."""
     return vector.view(np.float64) if np.iscomplexobj(vector) else vector
-
-
-def _failure(error: SpicennError) -> Header:
-    return {"ok": False, "kind": type(error).__name__, "what": error.what, "remedy": error.remedy}
 
 
 def memory() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from spicenn.engines.ngspice.protocol import Header
 from spicenn.errors import (
     ConvergenceError,
     EngineError,
@@ -96,3 +97,8 @@ def summary(text: str) -> str:
     lines = [line.strip() for line in text.splitlines()]
     kept = list(dict.fromkeys(line for line in lines if line and not _NOISE.match(line)))
     return "; ".join(kept if len(kept) <= 6 else [*kept[:3], *kept[-3:]])[:600]
+
+
+def failure_of(error: SpicennError) -> Header:
+    """The reply that stands for an error; ``process.failure`` is the way back."""
+    return {"ok": False, "kind": type(error).__name__, "what": error.what, "remedy": error.remedy}

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from spicenn.engines.ngspice.diagnosis import diagnose, load_failed
+from spicenn.engines.ngspice.diagnosis import diagnose, failure_of, load_failed
 from spicenn.engines.ngspice.levels import Levels
 from spicenn.engines.ngspice.protocol import Array, Header
 from spicenn.engines.ngspice.session import LiveReader, Session
@@ -62,7 +62,7 @@ class Stepper:
     Parameters
     ----------
     send, receive : messages to and from the parent.
-    header : of the request, see ``client``.
+    header : of the request, see ``SteppedCircuit``.
     """
 
     def __init__(self, session: Session, send: Send, receive: Receive, header: Header) -> None:
@@ -117,7 +117,7 @@ class Stepper:
         if not self._started:
             remedy = "give .ic and start from there, initial_conditions=True, or help it: .nodeset"
             error = type(error)(error.what, remedy=remedy)
-        self._answer({"ok": False, **failure_of(error)}, everything=True)
+        self._answer(failure_of(error), everything=True)
 
     # What ngspice calls.
 
@@ -145,11 +145,11 @@ class Stepper:
             delta[0] = max(delta[0], self._wanted)
             self._wanted = 0.0
         except SpicennError as error:
-            self._answer({"ok": False, **failure_of(error)}, everything=True)
+            self._answer(failure_of(error), everything=True)
             os._exit(0)
         except BaseException as error:
             text = f"a bug in the stepper: {type(error).__name__}: {error}"
-            self._answer({"ok": False, **failure_of(EngineError(text))}, everything=False)
+            self._answer(failure_of(EngineError(text)), everything=False)
             os._exit(0)
         return 0
 
@@ -395,11 +395,6 @@ class Stepper:
             self._delivery = perf_counter()
         counts = {"time": self._now, "steps": self.steps, "rejected": self.rejected}
         self._send({**header, **counts}, arrays)
-
-
-def failure_of(error: SpicennError) -> Header:
-    """What a reply says of an error."""
-    return {"kind": type(error).__name__, "what": error.what, "remedy": error.remedy}
 
 
 def _root(bend: float, slope: float, gap: float) -> float:
