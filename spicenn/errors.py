@@ -92,6 +92,10 @@ class CalibrationError(SpicennError, ValueError):
     """Calibration data do not fit the surrogate."""
 
 
+class TrainingError(SpicennError, ValueError):
+    """A network cannot be trained, or moved to another chip, as asked."""
+
+
 class EngineError(SpicennError):
     """A simulation failed for a reason of the netlist or of the simulator."""
 

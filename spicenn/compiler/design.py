@@ -21,6 +21,8 @@ from spicenn.technology import Technology
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from torch import nn
+
     from spicenn.compiler.chip import Chip
 
 
@@ -65,6 +67,38 @@ class Design:
         Keys of inner records are dotted: ``with_technology({"variation.stuck_on": 0.01})``.
         """
         return replace(self, technology=self.technology.replace(changes, **more))
+
+    def with_weights(
+        self, weights: nn.Module | MappingType[str, tuple[Any, Any]], calibration: Any = None
+    ) -> Design:
+        """Return the design with other weights: a network after training.
+
+        A chip of the same index and seed has the same draws of every cell.
+
+        Parameters
+        ----------
+        weights : a module that has the layers' parameters under their names, as the model
+            that was compiled or ``to_torch`` has (analog layers count as the plain ones they
+            stand for); or (weight, bias) by layer name, other layers staying as they are.
+        calibration : inputs like those the chip will see; they set the scales of inputs and
+            converters anew. Without them only the weights' own scales follow.
+
+        Raises CompileError where a layer has no such parameters or the module computes
+        something else than the design with them, InputError for weights that do not fit.
+        """
+        from spicenn.compiler.network import with_weights
+
+        return with_weights(self, weights, calibration)
+
+    def to_torch(self) -> nn.Module:
+        """Return the model as a plain network that trains, from the design alone.
+
+        Its layers are ``nn.Linear`` and convolutions under the design's names; see
+        ``compiler.network.Network``.
+        """
+        from spicenn.compiler.network import Network
+
+        return Network(self)
 
     @cached_property
     def tiles(self) -> tuple[PlacedTile, ...]:

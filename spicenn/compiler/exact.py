@@ -116,7 +116,7 @@ class ChipModule(nn.Module):
     def __init__(self, design: Design) -> None:
         super().__init__()
         self.design = design
-        dtype = _dtype(design)
+        dtype = model_dtype(design)
         # Follows ``.double()`` and ``.float()``: the dtype of inputs.
         self.register_buffer("_dtype", torch.empty(0, dtype=dtype), persistent=False)
         tiles: dict[str, list[PlacedTile]] = {layer.name: [] for layer in design.layers}
@@ -225,7 +225,7 @@ class _TiledLayer(_Layer):
         return torch.cat(parts)
 
 
-def _dtype(design: Design) -> torch.dtype:
+def model_dtype(design: Design) -> torch.dtype:
     """The model's dtype: of its first floating-point output, else input."""
     program = design.program
     for port in (*program.outputs, *program.inputs):
