@@ -39,6 +39,10 @@ class Purpose(IntEnum):
     DAC_STEPS = 32
     NEURON_OFFSET = 33
     COMPARATOR = 34
+    ADC_GAIN = 35
+    ADC_OFFSET = 36
+    DAC_GAIN = 37
+    DAC_OFFSET = 38
     SPIKES = 40
     CELL_LAW = 41
     SPIKING_NEURON = 42

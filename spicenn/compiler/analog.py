@@ -2,7 +2,8 @@
 
 Signals are voltages: a layer's output z leaves its amplifier as κ z, its neuron as some
 voltage per unit of the activation, and the next layer's drivers scale that to wordlines.
-What comes before the first and after the last layer of the row stays digital.
+What comes before the first and after the last layer of the row stays digital. The first
+layer's DACs are in it with their steps and errors; no voltage of the row meets an ADC.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spicenn.compiler.converter import encode
+from spicenn.compiler import readout
 from spicenn.compiler.execute import as_inputs
 from spicenn.compiler.layer import Array, Layer
 from spicenn.compiler.placement import tile_generator
@@ -249,8 +250,9 @@ def _levels(
 def input_voltages(chip: Chip, chain: Chain, x: Array) -> Array:
     """What drives the first layer, (sample, input) [V]; x (sample, input) in its units."""
     design, (layer, _) = chip.design, chain.links[0]
-    drive = encode(x, layer, design.mapping, design.technology)
-    return np.asarray(drive.fraction[0][:, : layer.inputs] * design.technology.v_read)
+    values = x[np.newaxis, np.newaxis, :, np.newaxis]
+    drive = readout.encode(values, layer, 0, design, [chip.index], chip.seed)
+    return np.asarray(drive.fraction[0, 0, 0, :, 0, : layer.inputs] * design.technology.v_read)
 
 
 def run_analog(chip: Chip, x: Any, engine: str | Engine, timeout: float) -> dict[str, Array]:

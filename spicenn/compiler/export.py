@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spicenn.circuit import render_crossbar
+from spicenn.compiler import readout
 from spicenn.compiler.converter import encode
 from spicenn.compiler.execute import as_inputs, run_chips
 from spicenn.compiler.layer import Array
@@ -41,7 +42,7 @@ def write_netlists(chip: Chip, directory: Path, x: Any, engine: str | Engine | N
     """
     design = chip.design
     inputs = design.example if x is None else as_inputs(design, x)
-    stimuli = _ideal(design, inputs) if engine is None else _measured(chip, inputs, engine)
+    stimuli = _ideal(chip, inputs) if engine is None else _measured(chip, inputs, engine)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         entries = []
@@ -58,13 +59,14 @@ def write_netlists(chip: Chip, directory: Path, x: Any, engine: str | Engine | N
                 comments=cell_comments(design, tile),
             )
             _replace(directory / file, _with_models(text, models))
-            entries.append(_entry(design, tile, use, file, v))
+            entries.append(_entry(chip, tile, use, file, v))
         manifest = {
             **_head(chip),
             "run": "ngspice -b -r TILE.raw TILE.cir",
             "read": "i(vs_j) is the current out of bitline j [A]; points run over sample, "
             "position and pulse, the last fastest; the difference of bitlines 2k and 2k + 1 "
-            "over v_read (g_max - g_min), converted, weighed by slice and pulse, times "
+            "over v_read (g_max - g_min), times 1 + adc_gain plus adc_offset current_scale "
+            "where these are given, converted, weighed by slice and pulse, times "
             "input_scale and weight_scale, is the tile's share of its outputs",
             "tiles": entries,
         }
@@ -170,12 +172,13 @@ def _cell_comment(design: Design, tile: PlacedTile, row: int, bitline: int) -> s
     return f"{part} bias[{output}] = {layer.bias[slot.group, output]:.6g}"
 
 
-def _ideal(design: Design, inputs: tuple[NDArray[Any], ...]) -> Stimuli:
-    """What drives each tile if every layer computed its exact result."""
+def _ideal(chip: Chip, inputs: tuple[NDArray[Any], ...]) -> Stimuli:
+    """What the chip's DACs drive each tile with if every layer computed its exact result."""
     import torch
 
     from spicenn.compiler.convolution import digital_crossbar, unfold
 
+    design = chip.design
     stimuli: Stimuli = []
     uses: dict[str, int] = {}
     exact = digital_crossbar(design.layers)
@@ -188,10 +191,12 @@ def _ideal(design: Design, inputs: tuple[NDArray[Any], ...]) -> Stimuli:
         uses[name] = use + 1
         for tile in design.tiles:
             if tile.layer is layer:
-                drive = encode(
-                    rows[:, :, tile.slot.group], layer, design.mapping, design.technology
-                )
-                stimuli.append((tile, use, _voltages(design, tile, drive.fraction)))
+                group = tile.slot.group
+                drive = readout.encode(
+                    rows[np.newaxis, np.newaxis, :, :, group], layer, group, design,
+                    [chip.index], chip.seed,
+                )  # fmt: skip
+                stimuli.append((tile, use, _voltages(design, tile, drive.fraction[:, 0, 0])))
         return exact(name, x)
 
     with torch.no_grad():
@@ -220,6 +225,7 @@ def _measured(chip: Chip, inputs: tuple[NDArray[Any], ...], engine: str | Engine
         run_chips(
             chip.design, [chip.index], chip.seed, inputs, running, observer=observe,
             cells=lambda tile, _: chip.cells(tile),
+            correct=chip.adapter.apply if chip.adapter else None,
         )  # fmt: skip
     return stimuli
 
@@ -254,8 +260,8 @@ def _legend(design: Design, tile: PlacedTile) -> list[str]:
     ]
 
 
-def _entry(design: Design, tile: PlacedTile, use: int, file: str, v: Array) -> dict[str, Any]:
-    layer, slot = tile.layer, tile.slot
+def _entry(chip: Chip, tile: PlacedTile, use: int, file: str, v: Array) -> dict[str, Any]:
+    design, layer, slot = chip.design, tile.layer, tile.slot
     drive = encode(np.zeros((1, layer.inputs)), layer, design.mapping, design.technology)
     return {
         "name": tile.name,
@@ -278,7 +284,16 @@ def _entry(design: Design, tile: PlacedTile, use: int, file: str, v: Array) -> d
         "weight_scale": layer.weight_scale,
         "current_scale": layer.current_scale,
         "adc_bits": design.mapping.adc_bits,
+        **_converters(chip, tile),
     }
+
+
+def _converters(chip: Chip, tile: PlacedTile) -> dict[str, list[float]]:
+    """Errors of the tile's ADCs (output · slice), none where they have none."""
+    if chip.design.technology.periphery.adc.is_accurate:
+        return {}
+    errors = readout.adc_errors(tile, chip.design, [chip.index], chip.seed)
+    return {"adc_gain": errors.gain[0].tolist(), "adc_offset": errors.offset[0].tolist()}
 
 
 def _replace(path: Path, content: str | bytes) -> None:

@@ -7,8 +7,9 @@ with an ideal ``Technology.periphery`` nothing is, and nothing changes a bit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from spicenn.compiler.placement import PlacedTile, tile_generator
 from spicenn.periphery.mismatch import draw_offset
 from spicenn.periphery.tia import tia_output
 from spicenn.seeds import Purpose, generator
-from spicenn.technology import Technology
+from spicenn.technology import Converter, Technology
 
 if TYPE_CHECKING:
     from spicenn.compiler.design import Design
@@ -29,12 +30,24 @@ if TYPE_CHECKING:
 _FULL_SCALE = 1.0
 
 
+class Errors(NamedTuple):
+    """Errors of every chip's converters; (chip, converter) each.
+
+    gain : relative.
+    offset : over full scale.
+    """
+
+    gain: Array
+    offset: Array
+
+
 def encode(
     x: Array, layer: Layer, group: int, design: Design, chips: Sequence[int], seed: int
 ) -> Drive:
     """Turn inputs into pulses, through the DACs of every chip.
 
-    A row of a layer has one DAC, which feeds that row in every tile column.
+    A row of a layer has one DAC, which feeds that row in every tile column. What it drives
+    is fraction · (1 + gain error) + offset, also where the mapping gives it no steps.
 
     Parameters
     ----------
@@ -52,7 +65,12 @@ def encode(
             generator(seed, Purpose.DAC_STEPS, chip=chip, layer=layer.index, row=group)
             for chip in chips
         ]
-    return encode_inputs(x, layer, design.mapping, technology, draws)
+    drive = encode_inputs(x, layer, design.mapping, technology, draws)
+    if technology.periphery.dac.is_accurate:
+        return drive
+    errors = dac_errors(layer, group, drive.fraction.shape[-1], design, chips, seed)
+    gain, offset = (part[:, np.newaxis, np.newaxis, np.newaxis] for part in errors)
+    return replace(drive, fraction=drive.fraction * (1.0 + gain) + offset)
 
 
 def apply(
@@ -104,6 +122,9 @@ def combine(
 ) -> Array:
     """Convert a tile's differences by every chip's ADCs and sum over slices and pulses.
 
+    Every conversion is of difference · (1 + gain error) + offset · current_scale, also where
+    the mapping gives the converters no steps.
+
     Parameters
     ----------
     difference : (chip, trial, sample, position, pulse, output · slice), over
@@ -117,7 +138,56 @@ def combine(
     mapping, spec, draws = design.mapping, design.technology.periphery.adc, None
     if mapping.adc_bits is not None and spec.dnl:
         draws = [tile_generator(seed, Purpose.ADC_STEPS, tile, chip) for chip in chips]
+    if not spec.is_accurate:
+        errors = adc_errors(tile, design, chips, seed)
+        gain, offset = (part.reshape(len(chips), 1, 1, 1, 1, -1) for part in errors)
+        difference = difference * (1.0 + gain) + offset * tile.layer.current_scale
     return combine_currents(difference, drive_weight, tile.layer, mapping, spec, draws)
+
+
+def adc_errors(tile: PlacedTile, design: Design, chips: Sequence[int], seed: int) -> Errors:
+    """Gain errors and offsets of every chip's ADCs of one tile; (chip, output · slice) each."""
+
+    def own(purpose: Purpose, chip: int) -> np.random.Generator:
+        return tile_generator(seed, purpose, tile, chip)
+
+    spec, count = design.technology.periphery.adc, tile.crossbar.bitlines // 2
+    return _errors(spec, count, chips, own, Purpose.ADC_GAIN, Purpose.ADC_OFFSET)
+
+
+def dac_errors(
+    layer: Layer, group: int, rows: int, design: Design, chips: Sequence[int], seed: int
+) -> Errors:
+    """Gain errors and offsets of every chip's DACs of one group of a layer; (chip, row) each.
+
+    Parameters
+    ----------
+    rows : of the group, bias rows included.
+    """
+
+    def own(purpose: Purpose, chip: int) -> np.random.Generator:
+        return generator(seed, purpose, chip=chip, layer=layer.index, row=group)
+
+    spec = design.technology.periphery.dac
+    return _errors(spec, rows, chips, own, Purpose.DAC_GAIN, Purpose.DAC_OFFSET)
+
+
+def _errors(
+    spec: Converter,
+    count: int,
+    chips: Sequence[int],
+    own: Callable[[Purpose, int], np.random.Generator],
+    gain: Purpose,
+    offset: Purpose,
+) -> Errors:
+    """Draw ``count`` converters of every chip, each mechanism under a key of its own."""
+
+    def drawn(purpose: Purpose, sigma: float) -> Array:
+        if sigma == 0.0:
+            return np.zeros((len(chips), count))
+        return np.stack([sigma * own(purpose, chip).standard_normal(count) for chip in chips])
+
+    return Errors(drawn(gain, spec.gain), drawn(offset, spec.offset))
 
 
 def feedback_resistance(tile: PlacedTile, technology: Technology) -> float:
@@ -141,6 +211,10 @@ def beyond_matrices(design: Design) -> tuple[str, ...]:
     parts = (
         ("periphery.tia", not periphery.tia.is_ideal),
         ("periphery.dac", mapping.input_bits is not None and not periphery.dac.is_linear),
+        ("periphery.dac.gain", periphery.dac.gain != 0.0),
+        ("periphery.dac.offset", periphery.dac.offset != 0.0),
         ("periphery.adc", mapping.adc_bits is not None and not periphery.adc.is_linear),
+        ("periphery.adc.gain", periphery.adc.gain != 0.0),
+        ("periphery.adc.offset", periphery.adc.offset != 0.0),
     )
     return tuple(name for name, on in parts if on)

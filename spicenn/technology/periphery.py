@@ -34,27 +34,39 @@ class Driver:
 class Converter:
     """A DAC or an ADC; its bits come from the mapping, its range from the layer.
 
+    Gain and offset errors are those of its analog side: before an ADC's steps, behind a
+    DAC's and its driver's sign. One without bits in the mapping has no steps, and has them.
+
     inl : largest deviation of its transfer curve from the straight line through its end
         points, a parabola [LSB].
     dnl : standard deviation of a step's width, drawn per converter and chip [LSB].
+    gain : standard deviation of its relative gain error, drawn per converter and chip.
+    offset : standard deviation of its offset over full scale, drawn per converter and chip.
     energy : of one conversion [J], declared.
     time : of one conversion [s], declared.
     """
 
     inl: float = 0.0
     dnl: float = 0.0
+    gain: float = 0.0
+    offset: float = 0.0
     energy: float = 0.0
     time: float = 0.0
 
     def __post_init__(self) -> None:
         check_number("inl", self.inl, -math.inf, math.inf)
-        for key in ("dnl", "energy", "time"):
+        for key in ("dnl", "gain", "offset", "energy", "time"):
             check_number(key, getattr(self, key), 0.0, math.inf)
 
     @property
     def is_linear(self) -> bool:
         """True where every step has the same width."""
         return self.inl == 0.0 and self.dnl == 0.0
+
+    @property
+    def is_accurate(self) -> bool:
+        """True where neither gain nor offset differ from converter to converter."""
+        return self.gain == 0.0 and self.offset == 0.0
 
 
 def _pair_offset(spec: Tia | Neuron | Comparator) -> float:

@@ -9,6 +9,8 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import spicenn as sn
@@ -268,3 +270,105 @@ def test_drawn_converters_have_a_limit_of_bits_and_linear_ones_have_none():
     for key in ("adc", "dac"):
         with pytest.raises(InputError, match="24 bits"):
             outputs(design.with_technology({f"periphery.{key}.dnl": 0.1}), x)
+
+
+ERRORS = {
+    "periphery.adc.gain": 0.3,
+    "periphery.adc.offset": 0.1,
+    "periphery.dac.gain": 0.15,
+    "periphery.dac.offset": 0.05,
+}
+
+
+@given(
+    key=st.sampled_from(sorted(ERRORS)),
+    bits=st.sampled_from([{}, BITS]),
+    drive=st.sampled_from(["bipolar", "two-phase", "offset"]),
+)
+@settings(max_examples=12)
+def test_each_error_of_converters_acts_alone_and_without_steps_as_well(key, bits, drive):
+    """Zero changes no bit; one that is on makes chips differ, and no other draw moves."""
+    design, x = design_of({"drive": drive}, **bits)
+    before = outputs(design, x)
+    np.testing.assert_array_equal(outputs(design.with_technology(dict.fromkeys(ERRORS, 0.0)), x),
+                                  before)  # fmt: skip
+    after = outputs(design.with_technology({key: ERRORS[key]}), x)
+    assert not np.array_equal(after[0], after[1])
+    side, which = key.split(".")[1:]
+
+    def drawn(changes):
+        changed = design.with_technology(changes)
+        if side == "adc":
+            return getattr(readout.adc_errors(design.tiles[0], changed, (0, 4), SEED), which)
+        layer = design.layers[0]
+        return getattr(readout.dac_errors(layer, 0, 9, changed, (0, 4), SEED), which)
+
+    np.testing.assert_array_equal(drawn({key: ERRORS[key]}), drawn(ERRORS))
+
+
+def test_errors_of_converters_are_normal_with_the_stated_deviation():
+    """4000 chips: mean within 4 standard errors of 0, deviation within 4 of the stated."""
+    design, _ = design_of(ERRORS)
+    chips = range(4000)
+    adc_errors = readout.adc_errors(design.tiles[0], design, chips, SEED)
+    dac_errors = readout.dac_errors(design.layers[0], 0, 9, design, chips, SEED)
+    for errors, side in ((adc_errors, "adc"), (dac_errors, "dac")):
+        for name, drawn in errors._asdict().items():
+            sigma = ERRORS[f"periphery.{side}.{name}"]
+            assert abs(drawn.mean()) < 4 * sigma / np.sqrt(drawn.size)
+            assert drawn.std() == pytest.approx(sigma, rel=4 / np.sqrt(2 * drawn.size))
+            assert np.abs(np.corrcoef(drawn.T) - np.eye(drawn.shape[1])).max() < 5 / np.sqrt(4000)
+    assert np.abs(np.corrcoef(adc_errors.gain.ravel(), adc_errors.offset.ravel())[0, 1]) < 0.05
+
+
+def test_a_chip_keeps_its_converters_whatever_is_programmed():
+    """Other weights of the same shape: the errors are the chip's, its company is nothing."""
+    design, x = design_of(ERRORS)
+    moved = replace(
+        design, layers=tuple(replace(layer, weight=-0.5 * layer.weight) for layer in design.layers)
+    )
+    for tile, other in zip(design.tiles, moved.tiles, strict=True):
+        assert not np.array_equal(tile.g_target, other.g_target)
+        before = readout.adc_errors(tile, design, (4,), SEED)
+        after = readout.adc_errors(other, moved, (0, 4), SEED)
+        np.testing.assert_array_equal(before.gain[0], after.gain[1])
+        np.testing.assert_array_equal(before.offset[0], after.offset[1])
+    together = outputs(design, x, chips=(2, 4, 9))
+    np.testing.assert_allclose(outputs(design, x, chips=(4,))[0], together[1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("drive", ["bipolar", "two-phase", "offset"])
+def test_errors_of_converters_are_the_stated_equation(drive):
+    """One layer by hand: rows and columns of the effective matrix scaled, offsets added."""
+    design, _ = design_of({**ERRORS, "drive": drive}, dac_bits=2, input_bits=4)
+    layer = replace(design.layers[0], signed=True)
+    tile = replace(design.tiles[0], layer=layer)
+    x = np.random.default_rng(2).uniform(-1, 1, (1, 1, 6, 1, 9))
+    nominal = encode(x, layer, design.mapping, design.technology)
+    drive_ = readout.encode(x, layer, 0, design, (0, 4), SEED)
+    rows = drive_.fraction.shape[-1]  # the bias has one of its own
+    matrix = np.random.default_rng(3).normal(size=(rows, tile.crossbar.bitlines // 2))
+    found = readout.combine(
+        np.moveaxis(drive_.fraction @ matrix, 0, -2), drive_.weight, tile, design, (0, 4), SEED
+    )
+    dacs = readout.dac_errors(layer, 0, rows, design, (0, 4), SEED)
+    adcs = readout.adc_errors(tile, design, (0, 4), SEED)
+    total = np.einsum("p,p...->...", nominal.weight, nominal.fraction)[0, 0, :, 0]
+    pulses = nominal.weight.sum()
+    assert (pulses == 0) == (drive == "two-phase")  # where a cell's offset cancels
+    for c in range(2):
+        u = total * (1 + dacs.gain[c]) + pulses * dacs.offset[c]
+        z = u @ matrix * (1 + adcs.gain[c]) + pulses * layer.current_scale * adcs.offset[c]
+        np.testing.assert_allclose(found[c, 0, :, 0], z, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.ngspice
+def test_ngspice_and_nodal_agree_on_a_chip_with_converter_errors():
+    design, x = design_of({**ERRORS, "programming_error": 0.05, "r_wordline": 2.0,
+                           "r_bitline": 2.0})  # fmt: skip
+    chip = design.sample(chip=3, seed=SEED)
+    np.testing.assert_allclose(chip.run(x), chip.run(x, "nodal"), rtol=1e-7, atol=1e-9)
+
+
+def test_matrices_name_the_errors_of_converters_that_they_do_not_hold():
+    assert set(readout.beyond_matrices(design_of(ERRORS)[0])) == set(ERRORS)
