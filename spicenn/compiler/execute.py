@@ -13,18 +13,19 @@ from spicenn.compiler import readout
 from spicenn.compiler.converter import Drive
 from spicenn.compiler.layer import Array, Layer
 from spicenn.compiler.placement import PlacedTile, sample_tile, stack_cells
-from spicenn.compiler.program import execute
+from spicenn.compiler.program import CrossbarCall, execute
 from spicenn.compiler.reading import Read, add_noise
 from spicenn.compiler.result import Result, TileRecord
 from spicenn.compiler.tiling import weight_of_conductance
 from spicenn.engines.engine import Engine
 from spicenn.engines.laws import as_resistors, out_of_range
-from spicenn.errors import ConvergenceError, InputError, Status
+from spicenn.errors import ConvergenceError, InputError, Status, error_of
 from spicenn.technology.variation import Cells
 
 if TYPE_CHECKING:
     import torch
 
+    from spicenn.compiler.chip import Chip
     from spicenn.compiler.design import Design
 
 KEEP = frozenset({"bitline_current", "g_target", "g"})
@@ -35,6 +36,10 @@ CellSource = Callable[[PlacedTile, int], Cells]
 # Called for every tile of every use: tile, its cells on every chip, chip first,
 # (chip or 1, trial or 1, sample, position, pulse, wordline) voltages and the currents.
 Observer = Callable[[PlacedTile, Cells, Array, Array], None]
+
+# Takes a layer's name and its digital results (chip, trial, sample, position, output) in the
+# model's units, and returns what the program goes on with. Called once for every use.
+Correction = Callable[[str, Array], Array]
 
 
 def run_chips(
@@ -48,6 +53,7 @@ def run_chips(
     keep: frozenset[str] = frozenset(),
     observer: Observer | None = None,
     cells: CellSource | None = None,
+    correct: Correction | None = None,
 ) -> Result:
     """Run the same inputs through several chips of one design.
 
@@ -58,6 +64,7 @@ def run_chips(
     trials : repeated noisy reads.
     keep : what to return per tile, any of ``KEEP``.
     cells : of a tile and a chip's index, where they are not those of the seed.
+    correct : of every layer's results on all chips, before what follows; ``Adapter.apply``.
 
     A chip that fails gets NaN outputs, its status and its message; the others go on.
     """
@@ -71,13 +78,101 @@ def run_chips(
         raise InputError("at least one chip and one trial are needed")
     samples = inputs[0].shape[0]
     source = cells or (lambda tile, chip: sample_tile(design, tile, chip, seed))
-    run = _Run(design, tuple(chips), seed, engine, trials, samples, keep, observer, source)
+    run = _Run(design, tuple(chips), seed, engine, trials, samples, keep, observer, source, correct)
     copies = len(chips) * trials
     tensors = [torch.as_tensor(np.concatenate([array] * copies)) for array in inputs]
     constants = {name: torch.tensor(array) for name, array in design.constants.items()}
     with torch.no_grad():
         outputs = execute(design.program, constants, tensors, run.crossbar)
     return run.result(outputs)
+
+
+def crossbar_call(
+    design: Design,
+    chip: int,
+    seed: int,
+    engine: Engine,
+    samples: int,
+    *,
+    cells: CellSource | None = None,
+    use: int = 0,
+) -> CrossbarCall:
+    """Return what computes single layers on one chip: (layer name, inputs) to its results.
+
+    Parameters
+    ----------
+    samples : of the batch, the first axis of every layer's inputs.
+    cells : as for ``run_chips``.
+    use : number of the first read of every layer, which tells its noise from another's.
+
+    The call raises an EngineError naming the tile where the engine fails.
+    """
+    source = cells or (lambda tile, index: sample_tile(design, tile, index, seed))
+    run = _Run(design, (chip,), seed, engine, 1, samples, frozenset(), None, source)
+    run.uses = {layer.name: use for layer in design.layers}
+
+    def crossbar(name: str, x: torch.Tensor) -> torch.Tensor:
+        result = run.crossbar(name, x)
+        if run.status[0] != Status.OK:
+            where = f"layer {name!r} of chip {chip}"
+            raise error_of(Status(int(run.status[0])), run.message[0], where=where)
+        return result
+
+    return crossbar
+
+
+def run_chip(
+    chip: Chip,
+    inputs: tuple[NDArray[Any], ...],
+    engine: Engine,
+    *,
+    trials: int = 1,
+    correct: Correction | None = None,
+) -> Result:
+    """Run inputs through one chip, its own cells and adapter.
+
+    Parameters
+    ----------
+    correct : in the place of the chip's adapter, as for ``run_chips``.
+
+    Raises an EngineError where the chip fails.
+    """
+    if correct is None and chip.adapter is not None:
+        correct = chip.adapter.apply
+    result = run_chips(
+        chip.design,
+        [chip.index],
+        chip.seed,
+        inputs,
+        engine,
+        trials=trials,
+        cells=lambda tile, _: chip.cells(tile),
+        correct=correct,
+    )
+    if result.status[0] != Status.OK:
+        raise error_of(Status(int(result.status[0])), result.message[0], where=repr(chip))
+    return result
+
+
+def layer_results(
+    chip: Chip, inputs: tuple[NDArray[Any], ...], engine: Engine, *, trials: int = 1
+) -> dict[str, Array]:
+    """What every layer of a chip gives, digital and with the chip's adapter.
+
+    Returns (trial, sample, position, output) in the model's units per layer name, in the
+    order in which the program uses them; of a layer that it uses several times the first.
+    Raises as ``run_chip``.
+    """
+    seen: dict[str, Array] = {}
+
+    def record(name: str, z: Array) -> Array:
+        if chip.adapter is not None:
+            z = chip.adapter.apply(name, z)
+        seen.setdefault(name, z[0].copy())
+        return z
+
+    run_chip(chip, inputs, engine, trials=trials, correct=record)
+    return seen
 
 
 def as_inputs(design: Design, x: Any) -> tuple[NDArray[Any], ...]:
@@ -124,6 +219,7 @@ class _Run:
     keep: frozenset[str]
     observer: Observer | None
     source: CellSource
+    correct: Correction | None = None
     uses: dict[str, int] = field(default_factory=dict)
     cells: dict[str, Cells] = field(default_factory=dict)
     kept: dict[str, list[Array]] = field(default_factory=dict)
@@ -183,7 +279,8 @@ class _Run:
         z *= layer.input_scale * layer.weight_scale
         if layer.bias is not None and mapping.bias == "digital":
             z += layer.bias
-        return z.reshape(*z.shape[:-2], -1)
+        z = z.reshape(*z.shape[:-2], -1)
+        return z if self.correct is None else self.correct(layer.name, z)
 
     def _tile(self, tile: PlacedTile, drive: Drive, use: int) -> Array:
         """Currents (chip, trial, sample, position, pulse, bitline) of one tile."""

@@ -1,0 +1,424 @@
+"""Linear maps and convolutions that compute in ``train()`` as their tiles would.
+
+A subclass of torch's own layer each, with its parameters under their names. What the tiles
+do is added around torch's own product: inputs are driven within a range and in steps,
+weights are attenuated and off their targets, currents fluctuate and are converted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from spicenn.compiler.convolution import fold, multiply, unfold
+from spicenn.compiler.layer import Layer
+from spicenn.errors import TrainingError
+from spicenn.training.awareness import Awareness
+from spicenn.training.draws import Draws
+from spicenn.training.physics import Part, Physics
+from spicenn.training.quantise import clamped, quantised, rounded
+from spicenn.training.wiring import Wiring
+
+# How fast a tracked range forgets, per pass.
+_MEMORY = 0.99
+# A shift below this part of the largest weight is rounding.
+_NOTHING = 1e-6
+
+# Results of a layer for its inputs, as a chip gives them.
+Runner = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """An ``Awareness`` as one layer needs it: numbers in the place of "hardware".
+
+    weight_noise, read_noise : one standard deviation for all weights, None where each has
+        its own, 0 for none.
+    weight_levels, input_levels, output_levels : steps of a magnitude, None without steps.
+    """
+
+    weight_noise: float | None
+    read_noise: float | None
+    clip: float | None
+    weight_levels: int | None
+    input_levels: int | None
+    output_levels: int | None
+    ranges: str
+
+
+def settings_of(awareness: Awareness, physics: Physics) -> Settings:
+    """Look the hardware's values up."""
+    mapping, layer = physics.design.mapping, physics.layer
+    bits = awareness.input_bits
+    bits = mapping.input_bits if bits == "hardware" else bits
+    offset = layer.signed and physics.design.technology.drive == "offset"
+    signed = layer.signed and not offset
+    outputs = awareness.output_bits
+    outputs = mapping.adc_bits if outputs == "hardware" else outputs
+    weights = awareness.weight_bits
+
+    def noise(value: Any) -> float | None:
+        return None if value == "hardware" else float(value or 0.0)
+
+    return Settings(
+        weight_noise=0.0 if awareness.chips else noise(awareness.weight_noise),
+        read_noise=noise(awareness.read_noise),
+        clip=awareness.clip,
+        weight_levels=mapping.weight_levels
+        if weights == "hardware"
+        else None
+        if weights is None
+        else 2 ** (weights - 1) - 1,
+        # As ``converter.encode``: an even number of steps puts an offset drive's zero on a level.
+        input_levels=None if bits is None else 2 ** (bits - signed) - 1 - offset,
+        output_levels=None if outputs is None else 2 ** (outputs - 1) - 1,
+        ranges=awareness.ranges,
+    )
+
+
+class Analog(nn.Module):
+    """What the analog layers have in common; each is also one of torch's own.
+
+    Attributes
+    ----------
+    physics : the layer's hardware. settings : how much of it counts. draws : its noise.
+    input_range : magnitude of an input at full scale, in the model's units; a parameter
+        where ranges are learnt, else a buffer.
+    output_range : full scale of a tile's converter, over the largest weight and the input
+        range.
+    runner : where set, gives the values; gradients are this layer's.
+    distortion : factor on every weight as gradients see it, None for 1.
+    """
+
+    weight: torch.Tensor
+    bias: Any  # a parameter or None, which torch's own layers declare each in its way
+    input_range: torch.Tensor
+    output_range: torch.Tensor
+    physics: Physics
+    settings: Settings
+    draws: Draws
+    wiring: Wiring
+    runner: Runner | None
+    distortion: torch.Tensor | None
+
+    def attach(self, physics: Physics, awareness: Awareness, draws: Draws) -> None:
+        """Set the layer up; its parameters are there already."""
+        self.physics, self.draws = physics, draws
+        self.settings = settings_of(awareness, physics)
+        self.runner = self.distortion = None
+        like = self.weight
+        layer = physics.layer
+        scale = torch.tensor(layer.input_scale, dtype=like.dtype, device=like.device)
+        if awareness.ranges == "learn":
+            self.input_range = nn.Parameter(scale)
+        else:
+            self.register_buffer("input_range", scale, persistent=False)
+        self.register_buffer(
+            "output_range",
+            torch.tensor(layer.current_scale, dtype=like.dtype, device=like.device),
+            persistent=False,
+        )
+        self.wiring = Wiring(physics, awareness.wires, like)
+        for name, part in (
+            ("shift", self._shift(awareness)), ("spread", physics.spread), ("read", physics.read),
+        ):  # fmt: skip
+            self._part(name, part)
+        for name in ("weight", "bias"):
+            stack = [getattr(pattern, name) for pattern in physics.patterns]
+            self.register_buffer(
+                f"patterns_{name}", torch.stack(stack).to(like) if stack else None, persistent=False
+            )
+        # Where nothing is shifted, as without drift or a chip of its own, nothing is added.
+        self._shifted = any(
+            float(self.get_buffer(f"shift_{kind}").abs().max()) > _NOTHING
+            for kind in ("weight", "bias")
+        )
+
+    def _shift(self, awareness: Awareness) -> Part:
+        """What the hardware adds to the design's weights beyond what ``wiring`` makes of them.
+
+        Without wires it is what it would be with the attenuations of the design.
+        """
+        physics = self.physics
+        kind = "frozen" if awareness.wires == "none" else awareness.wires
+        one = torch.ones((), dtype=self.weight.dtype)
+        weight, bias = Wiring(physics, kind, self.weight)(
+            physics.target.weight.to(self.weight), physics.target.bias.to(self.weight), one, one
+        )
+        assert bias is not None or not physics.bias_rows
+        return Part(
+            physics.mean.weight.to(self.weight) - weight.detach(),
+            physics.mean.bias.to(self.weight) - (0.0 if bias is None else bias.detach()),
+        )
+
+    def _part(self, name: str, part: Part) -> None:
+        for kind in ("weight", "bias"):
+            value = getattr(part, kind).to(self.weight)
+            self.register_buffer(f"{name}_{kind}", value, persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute as the tiles do: with noise in ``train()``, without in ``eval()``.
+
+        Raises InputError for an input that does not fit the layer.
+        """
+        settings, layer = self.settings, self.physics.layer
+        noisy = self.training and self.runner is None
+        if self.training:
+            if settings.clip is not None:
+                self._clip(settings.clip)
+            if settings.ranges == "track":
+                _track(self.input_range, x)
+        driven = quantised(x, self.input_range, layer.signed, settings.input_levels)
+        weight, bias = self._effective(noisy)
+        if settings.output_levels is None or len(self.physics.row_cuts) == 1:
+            z = multiply(driven, layer, weight, bias)
+            if noisy:
+                z = self._read(z, driven)
+            z = self._converted(z)
+        else:
+            z = self._by_tiles(driven, weight, bias, noisy)
+        if self.bias is not None and not self.physics.bias_rows:
+            z = z + (self.bias if layer.convolution is None else _channels(self.bias, layer))
+        if self.runner is None:
+            return z
+        # Values are the chip's, derivatives of this layer where the chip's own values are.
+        return z + (self.runner(x) - z).detach()
+
+    def digital(self) -> nn.Module:
+        """Return torch's own layer with these weights."""
+        raise NotImplementedError
+
+    def scale(self) -> torch.Tensor:
+        """The largest weight, which takes the whole conductance range."""
+        return self.weight.detach().abs().amax().clamp_min(1e-12)
+
+    def _clip(self, clip: float) -> None:
+        with torch.no_grad():
+            bound = clip * float(self.weight.std())
+            self.weight.clamp_(-bound, bound)
+
+    def _effective(self, noisy: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Weights, and what bias rows come to, as the currents see them."""
+        settings, scale = self.settings, self.scale()
+        full = scale * self.input_range.detach()
+        weight = self.weight
+        bias = self.bias if self.physics.bias_rows else None
+        if settings.weight_levels is not None:
+            weight = rounded(weight, scale / settings.weight_levels)
+        weight, bias = self.wiring(weight, bias, scale, full)
+        if self.distortion is not None:
+            weight = weight * self.distortion
+        for deviation_w, deviation_b in self._deviations(noisy, weight):
+            weight = torch.addcmul(weight, deviation_w, scale)
+            if bias is not None and deviation_b is not None:
+                bias = torch.addcmul(bias, deviation_b, full)
+        return weight, bias
+
+    def _deviations(
+        self, noisy: bool, like: torch.Tensor
+    ) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+        """What is added to the weights, over their largest."""
+        result: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+        if self._shifted:
+            result.append((self.get_buffer("shift_weight"), self.get_buffer("shift_bias")))
+        if not noisy:
+            return result
+        if self.physics.patterns:
+            chip = self.draws.chip
+            pattern_w = self.get_buffer("patterns_weight")[chip]
+            result.append((pattern_w, self.get_buffer("patterns_bias")[chip]))
+        sigma = self.settings.weight_noise
+        if sigma is None or sigma > 0:
+            drawn = self.draws.normal(like.shape, like)
+            outputs = self.get_buffer("spread_bias")
+            noise_b = self.draws.normal(outputs.shape, like)
+            if sigma is None:
+                result.append((drawn.mul_(self.get_buffer("spread_weight")), noise_b * outputs))
+            else:
+                rows = max(1, self.physics.bias_rows)
+                result.append((drawn.mul_(sigma), noise_b.mul_(sigma * rows**0.5)))
+        return result
+
+    def _read(self, z: torch.Tensor, driven: torch.Tensor) -> torch.Tensor:
+        """Add the noise of one read of every weight, as noise of the outputs."""
+        sigma, layer = self.settings.read_noise, self.physics.layer
+        if sigma == 0.0:
+            return z
+        with torch.no_grad():
+            scale = self.scale()
+            full = scale * self.input_range
+            power = driven.square()
+            if sigma is None:
+                constant = self.get_buffer("read_bias") * full.square()
+                variance = multiply(
+                    power, layer, self.get_buffer("read_weight") * scale.square(), constant
+                )
+            else:
+                rows = self.physics.bias_rows
+                total = _power(power, layer)
+                variance = (sigma * scale) ** 2 * (total + rows * self.input_range.square())
+            noise = self.draws.normal(z.shape, z).mul_(variance.sqrt_())
+        return z + noise
+
+    def _converted(self, z: torch.Tensor) -> torch.Tensor:
+        levels = self.settings.output_levels
+        if levels is None:
+            return z
+        full = self.scale() * self.input_range.detach()
+        if self.training and self.settings.ranges == "track":
+            _track(self.output_range, z / full)
+        step = self.output_range * full / levels
+        return rounded(clamped(z, -(levels + 1) * step, levels * step), step)
+
+    def _by_tiles(
+        self, driven: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, noisy: bool
+    ) -> torch.Tensor:
+        """Convert every row of tiles by itself, then add; biases are in the last ones."""
+        layer = self.physics.layer
+        rows = unfold(driven, layer)  # (..., group, input)
+        matrix = weight.reshape(layer.groups, layer.outputs, layer.inputs)
+        total: torch.Tensor | None = None
+        cuts = [cut for cut in self.physics.row_cuts if cut.start < layer.inputs]
+        reads = self.get_buffer("read_weight").reshape(matrix.shape)
+        for k, cut in enumerate(cuts):
+            inputs = slice(cut.start, min(cut.stop, layer.inputs))
+            part = torch.einsum("...gi,goi->...go", rows[..., inputs], matrix[..., inputs])
+            if bias is not None and k == len(cuts) - 1:
+                part = part + bias.reshape(layer.groups, layer.outputs)
+            if noisy and self.settings.read_noise != 0.0:
+                part = part + self._read_of(rows[..., inputs], reads[..., inputs], part, k == 0)
+            part = self._converted(part)
+            total = part if total is None else total + part
+        assert total is not None
+        return fold(total.flatten(-2), layer)
+
+    def _read_of(
+        self, rows: torch.Tensor, read: torch.Tensor, like: torch.Tensor, first: bool
+    ) -> torch.Tensor:
+        sigma = self.settings.read_noise
+        with torch.no_grad():
+            scale, power = self.scale(), rows.square()
+            if sigma is None:
+                variance = torch.einsum("...gi,goi->...go", power, read)
+            else:
+                variance = sigma**2 * power.sum(-1, keepdim=True).expand_as(like).clone()
+            variance = variance * scale.square()
+            if first and sigma is None:
+                constant = self.get_buffer("read_bias").reshape(read.shape[:2])
+                variance = variance + constant * (scale * self.input_range).square()
+            return self.draws.normal(like.shape, like) * variance.sqrt()
+
+
+class AnalogLinear(Analog, nn.Linear):
+    """``nn.Linear`` on tiles."""
+
+    def digital(self) -> nn.Module:
+        """Return the plain linear map with these weights."""
+        plain = nn.Linear(
+            self.in_features, self.out_features, self.bias is not None,
+            device=self.weight.device, dtype=self.weight.dtype,
+        )  # fmt: skip
+        return _with_parameters(plain, self)
+
+
+class AnalogConv1d(Analog, nn.Conv1d):
+    """``nn.Conv1d`` on tiles."""
+
+    def digital(self) -> nn.Module:
+        """Return the plain convolution with these weights."""
+        return _with_parameters(_plain_convolution(self, nn.Conv1d), self)
+
+
+class AnalogConv2d(Analog, nn.Conv2d):
+    """``nn.Conv2d`` on tiles."""
+
+    def digital(self) -> nn.Module:
+        """Return the plain convolution with these weights."""
+        return _with_parameters(_plain_convolution(self, nn.Conv2d), self)
+
+
+_KINDS: tuple[tuple[type[nn.Module], type[Analog]], ...] = (
+    (nn.Linear, AnalogLinear),
+    (nn.Conv1d, AnalogConv1d),
+    (nn.Conv2d, AnalogConv2d),
+)
+
+
+def analog_layer(plain: nn.Module, physics: Physics, awareness: Awareness, draws: Draws) -> Analog:
+    """Return a layer's analog twin, which takes over its parameters as they are.
+
+    Raises TrainingError for a module of another class than ``nn.Linear``, ``nn.Conv1d`` and
+    ``nn.Conv2d``: a subclass computes what nobody here knows.
+    """
+    for kind, twin in _KINDS:
+        if type(plain) is kind:
+            made = twin.__new__(twin)
+            nn.Module.__init__(made)
+            made.__dict__.update(
+                {key: value for key, value in plain.__dict__.items() if key not in made.__dict__}
+            )
+            made.training = plain.training
+            for name, parameter in plain._parameters.items():
+                made.register_parameter(name, parameter)
+            made.attach(physics, awareness, draws)
+            return made
+    raise TrainingError(
+        f"is a {type(plain).__name__}",
+        where=f"layer {physics.layer.name!r}",
+        remedy="analog layers stand for nn.Linear, nn.Conv1d and nn.Conv2d",
+    )
+
+
+def _plain_convolution(layer: Any, kind: Any) -> nn.Module:
+    made: nn.Module = kind(
+        layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,
+        layer.dilation, layer.groups, layer.bias is not None, layer.padding_mode,
+        device=layer.weight.device, dtype=layer.weight.dtype,
+    )  # fmt: skip
+    return made
+
+
+def _with_parameters(plain: nn.Module, layer: Any) -> nn.Module:
+    with torch.no_grad():
+        for name, parameter in plain.named_parameters():
+            parameter.copy_(getattr(layer, name))
+    plain.train(layer.training)
+    return plain
+
+
+def _channels(bias: torch.Tensor, layer: Layer) -> torch.Tensor:
+    """A bias along the channels of a convolution's result."""
+    assert layer.convolution is not None
+    return bias.reshape(-1, *[1] * len(layer.convolution.kernel))
+
+
+def _power(power: torch.Tensor, layer: Layer) -> torch.Tensor:
+    """Sum of the squares that meet each output; broadcasts against the result."""
+    if layer.convolution is None:
+        return power.sum(-1, keepdim=True)
+    ones = torch.ones(layer.groups, 1, layer.inputs, dtype=power.dtype, device=power.device)
+    outputs = torch.repeat_interleave(ones, layer.outputs, dim=1)
+    taps = len(layer.convolution.kernel)
+    channels = layer.inputs // _taps(layer)
+    kernel = outputs.reshape(layer.groups * layer.outputs, channels, *layer.convolution.kernel)
+    assert taps in (1, 2)
+    return multiply(power, layer, kernel, None)
+
+
+def _taps(layer: Layer) -> int:
+    assert layer.convolution is not None
+    result = 1
+    for size in layer.convolution.kernel:
+        result *= size
+    return result
+
+
+def _track(full: torch.Tensor, x: torch.Tensor) -> None:
+    """Follow the largest magnitude: at once upwards, slowly downwards."""
+    with torch.no_grad():
+        largest = x.detach().abs().amax()
+        full.copy_(torch.maximum(largest, _MEMORY * full + (1 - _MEMORY) * largest))
