@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spicenn.compiler.execute import as_inputs, run_chips
+from spicenn.compiler.execute import as_inputs, run_chip
 from spicenn.compiler.layer import Array
 from spicenn.compiler.placement import PlacedTile, sample_tile
-from spicenn.errors import Status, error_of
+from spicenn.errors import InputError
 from spicenn.seeds import Purpose, generator
 from spicenn.technology.variation import G_FLOOR, Cells, wafer_position
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from spicenn.compiler.adapter import Adapter
     from spicenn.compiler.design import Design
     from spicenn.engines.analog import Transient
     from spicenn.engines.engine import Engine
@@ -35,6 +36,7 @@ class Chip:
     cycle : how often its cells were programmed before this time.
     measured : conductances (wordline, bitline) [S] per tile that were measured, in the
         place of drawn ones; reads are drawn all the same. See ``Design.measured``.
+    adapter : correction of its layers' digital results; see ``corrected``.
     """
 
     design: Design
@@ -42,6 +44,7 @@ class Chip:
     seed: int
     cycle: int = 0
     measured: Mapping[str, Array] | None = None
+    adapter: Adapter | None = None
 
     def __post_init__(self) -> None:
         # Checks all three.
@@ -49,6 +52,7 @@ class Chip:
 
     def __repr__(self) -> str:
         kind = "measured, " if self.measured is not None else ""
+        kind += "corrected, " if self.adapter is not None else ""
         return f"Chip({self.index} of {self.design.name!r}, {kind}seed {self.seed})"
 
     def cells(self, tile: PlacedTile) -> Cells:
@@ -80,6 +84,19 @@ class Chip:
         faded = replace(later, measured=None).conductances()
         measured = {name: g * (faded[name] / drawn[name]) for name, g in self.measured.items()}
         return replace(later, measured=measured)
+
+    def corrected(self, adapter: Adapter | None) -> Chip:
+        """The same chip with a digital gain and offset behind every output of its layers.
+
+        Takes the place of a correction that it has; None takes that away. ``run`` and
+        ``to_torch`` apply it, and so do the inputs of deeper layers in ``to_spice`` with an
+        engine; circuits are not changed by it.
+
+        Raises InputError for an adapter of another design.
+        """
+        if adapter is not None:
+            adapter.check(self.design)
+        return replace(self, adapter=adapter)
 
     @property
     def wafer_position(self) -> tuple[float, float]:
@@ -115,17 +132,7 @@ class Chip:
 
         inputs = as_inputs(self.design, x)
         with opened(engine, timeout=timeout) as running:
-            result = run_chips(
-                self.design,
-                [self.index],
-                self.seed,
-                inputs,
-                running,
-                trials=trials,
-                cells=lambda tile, _: self.cells(tile),
-            )
-        if result.status[0] != Status.OK:
-            raise error_of(Status(int(result.status[0])), result.message[0], where=repr(self))
+            result = run_chip(self, inputs, running, trials=trials)
         outputs = {
             name: value[0] if trials > 1 else value[0, 0] for name, value in result.output.items()
         }
@@ -154,6 +161,7 @@ class Chip:
         """
         from spicenn.compiler.analog import run_analog
 
+        self._refuse_adapter()
         outputs = run_analog(self, x, engine, timeout)
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
@@ -185,9 +193,18 @@ class Chip:
         """
         from spicenn.compiler.analog import chip_transient
 
+        self._refuse_adapter()
         return chip_transient(
             self, x, tolerance=tolerance, stop=stop, noise=noise, trial=trial, timeout=timeout
         )
+
+    def _refuse_adapter(self) -> None:
+        if self.adapter is not None:
+            raise InputError(
+                "its adapter corrects digital results, and in one analog circuit there are none",
+                where=repr(self),
+                remedy="use run, or corrected(None)",
+            )
 
     def to_spice(
         self,

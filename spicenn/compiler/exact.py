@@ -24,6 +24,7 @@ from spicenn.errors import EngineError
 from spicenn.kirchhoff.currents import effective_matrix
 
 if TYPE_CHECKING:
+    from spicenn.compiler.adapter import Adapter
     from spicenn.compiler.chip import Chip
     from spicenn.compiler.design import Design
 
@@ -56,7 +57,7 @@ def chip_module(chip: Chip, progress: Progress | None = None) -> ChipModule:
             where=f"design {design.name!r}",
             remedy="use chip.run(x, engine='nodal' or 'ngspice'), or a linear cell",
         )
-    module = ChipModule(design)
+    module = ChipModule(design, chip.adapter)
     done = 0
     for layer in module.crossbars:
         weights: dict[str, torch.Tensor] = {}
@@ -109,13 +110,15 @@ class ChipModule(nn.Module):
     (until ``.float()``): single precision would land on another code where a current is
     next to a step.
 
+    A chip's ``Adapter`` is part of it and not of its state.
+
     Constructed from a design alone its weights are zero, to be loaded:
     ``module.load_state_dict(torch.load(path, weights_only=True))``.
     """
 
-    def __init__(self, design: Design) -> None:
+    def __init__(self, design: Design, adapter: Adapter | None = None) -> None:
         super().__init__()
-        self.design = design
+        self.design, self.adapter = design, adapter
         dtype = model_dtype(design)
         # Follows ``.double()`` and ``.float()``: the dtype of inputs.
         self.register_buffer("_dtype", torch.empty(0, dtype=dtype), persistent=False)
@@ -145,6 +148,9 @@ class ChipModule(nn.Module):
 
         def crossbar(name: str, x: torch.Tensor) -> torch.Tensor:
             result: torch.Tensor = layers[name](x)
+            if self.adapter is not None:
+                axis = -1 if layers[name].layer.convolution is None else 1
+                result = self.adapter.apply(name, result, axis=axis)
             return result
 
         outputs = execute(self.design.program, constants, inputs, crossbar, floating=dtype)
