@@ -17,20 +17,10 @@ from spicenn.compiler.product import Weights
 from spicenn.compiler.threads import one_thread
 from spicenn.errors import CalibrationError
 from spicenn.seeds import Purpose, generator
+from spicenn.surrogate.gate import Forecast, HeldOut, accepted, check, hold_out
 from spicenn.surrogate.module import ChipModel, as_tensors
 from spicenn.surrogate.population import Surrogate
 from spicenn.surrogate.posterior import Posterior, infer
-
-# Observations whose covariance fits: 8000 squared in float64 is 512 MB.
-_LIMIT = 8000
-# Held-out errors may exceed what the model states of itself by this factor (in square).
-_MISFIT = 9.0
-# One-sided risk of accepting a calibration that does not help.
-_RISK = 0.01
-# Risk of calling any honest probe a stranger, before a factor of two on top.
-_OUTLIER = 1e-3
-# White noise that keeps a covariance positive, over its mean variance.
-_TRACE = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,16 +47,6 @@ class Calibration:
     population: float
     misfit: float
     posterior: Posterior | None
-
-
-@dataclass(frozen=True, eq=False)
-class _HeldOut:
-    """Per probe: mean squares of both models' errors, and of the whitened calibrated one's."""
-
-    calibrated: NDArray[np.float64]
-    population: NDArray[np.float64]
-    normalised: NDArray[np.float64]
-    outputs: int
 
 
 @one_thread()
@@ -102,8 +82,10 @@ def calibrate(
     more observations than fit into memory. A calibration that is refused is no error.
     """
     inputs = as_tensors(as_inputs(surrogate.design, probes))
-    target, trials = _targets(surrogate.design, outputs, len(inputs[0]))
-    _check(target, folds, iterations, draws)
+    target, trials = targets(surrogate.design, outputs, len(inputs[0]))
+    if iterations < 1 or draws < 0:
+        raise CalibrationError("iterations must be at least 1 and draws 0")
+    check(target, folds)
     if not any(bool((value > 0).any()) for value in surrogate.prior.variance.values()):
         return _refused(
             surrogate,
@@ -113,7 +95,7 @@ def calibrate(
             "the technology has no programming error: every chip is the population's",
         )
     held = _held_out(surrogate, inputs, target, trials, folds, seed, iterations)
-    if (objection := _objection(held)) is not None:
+    if (objection := held.objection()) is not None:
         return _refused(surrogate, inputs, target, held, objection)
     posterior = infer(
         lambda weights: linearise(surrogate.design, surrogate.moments, weights, inputs),
@@ -122,12 +104,11 @@ def calibrate(
         trials=trials,
         iterations=iterations,
     )
-    heldout, population, misfit = _summary(held)
+    heldout, population, misfit = held.summary()
     return Calibration(
         _module(surrogate, posterior, len(target), draws, seed),
         True,
-        f"error on held-out probes fell from {population:.3g} to {heldout:.3g} "
-        f"({len(target)} probes, {folds} folds)",
+        accepted(held, len(target), folds),
         float(posterior.residual.square().mean().sqrt()),
         heldout,
         population,
@@ -160,8 +141,11 @@ def observed(design: Design, outputs: Mapping[str, NDArray[Any]]) -> NDArray[np.
     return np.concatenate(columns, axis=-1)
 
 
-def _targets(design: Design, outputs: Any, count: int) -> tuple[torch.Tensor, int]:
-    """Mean over trials (probe, output), and the number of trials."""
+def targets(design: Design, outputs: Any, count: int) -> tuple[torch.Tensor, int]:
+    """Mean over trials (probe, output), and the number of trials.
+
+    Raises CalibrationError where outputs do not fit the design or the number of probes.
+    """
     if not isinstance(outputs, Mapping):
         if len(design.program.outputs) > 1:
             raise CalibrationError(
@@ -184,21 +168,6 @@ def _targets(design: Design, outputs: Any, count: int) -> tuple[torch.Tensor, in
     return torch.as_tensor(values.mean(axis=0)), values.shape[0]
 
 
-def _check(target: torch.Tensor, folds: int, iterations: int, draws: int) -> None:
-    if folds < 2 or iterations < 1 or draws < 0:
-        raise CalibrationError("folds must be at least 2, iterations 1 and draws 0")
-    if len(target) < max(4, folds):
-        raise CalibrationError(
-            f"{len(target)} probes are too few to hold any out",
-            remedy=f"give at least {max(4, folds)}",
-        )
-    if target.numel() > _LIMIT:
-        raise CalibrationError(
-            f"{target.numel()} observations (probes x outputs) are more than {_LIMIT}",
-            remedy="use fewer probes",
-        )
-
-
 def _held_out(
     surrogate: Surrogate,
     inputs: tuple[torch.Tensor, ...],
@@ -207,97 +176,41 @@ def _held_out(
     folds: int,
     seed: int,
     iterations: int,
-) -> _HeldOut:
+) -> HeldOut:
     """Predict every probe from the other folds."""
-    count = len(target)
-    result = _HeldOut(np.empty(count), np.empty(count), np.empty(count), target.shape[1])
-    order = generator(seed, Purpose.PROBES, trial=1).permutation(count)
     prior = surrogate.prior
 
     def at(samples: NDArray[np.int64], weights: Weights) -> Linearisation:
         chosen = tuple(value[samples] for value in inputs)
         return linearise(surrogate.design, surrogate.moments, weights, chosen)
 
-    for fold in range(folds):
-        out = np.sort(order[fold::folds])
-        rest = np.sort(np.setdiff1d(order, out))
+    def forecast(rest: NDArray[np.int64], out: NDArray[np.int64]) -> Forecast:
         posterior = infer(
-            lambda weights, rest=rest: at(rest, weights),  # type: ignore[misc]
+            lambda weights: at(rest, weights),
             prior,
             target[rest],
             trials=trials,
             iterations=iterations,
         )
         there = at(out, posterior.weights)
-        error = target[out] - there.value
-        k = error.shape[1]
-        floor = torch.eye(k, dtype=torch.float64) * prior.floor
+        floor = torch.eye(target.shape[1], dtype=torch.float64) * prior.floor
         stated = posterior.covariance(there) + there.noise / trials + floor
-        white = torch.linalg.solve_triangular(
-            torch.linalg.cholesky(stated + _TRACE * _mean_square(stated) * torch.eye(k)),
-            error.unsqueeze(-1),
-            upper=False,
-        )
-        before = target[out] - at(out, prior.mean).value
-        result.calibrated[out] = error.square().mean(1).numpy()
-        result.population[out] = before.square().mean(1).numpy()
-        result.normalised[out] = white.square().mean((1, 2)).numpy()
-    return result
+        return Forecast(there.value, stated, at(out, prior.mean).value)
 
-
-def _mean_square(covariance: torch.Tensor) -> torch.Tensor:
-    """Mean variance of each sample's outputs; (sample, 1, 1)."""
-    return covariance.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-300)[:, None, None]
-
-
-def _objection(held: _HeldOut) -> str | None:
-    """Why the calibration is refused, None where it is not."""
-    from scipy.stats import chi2, ttest_1samp
-
-    heldout, population, misfit = _summary(held)
-    # An honest probe's squared error is chi-square; where the model as a whole is too sure
-    # of itself, the median says by how much.
-    k = held.outputs
-    excess = max(1.0, float(np.median(held.normalised)) * k / chi2.median(k))
-    limit = 2.0 * excess * chi2.isf(_OUTLIER / len(held.normalised), k) / k
-    strangers = np.flatnonzero(held.normalised > limit)
-    if misfit > np.sqrt(_MISFIT):
-        return (
-            f"held-out errors are {misfit:.0f} times what the model allows: the outputs are not "
-            "those of a chip of this design at these probes, in their order"
-        )
-    if strangers.size:
-        listed = ", ".join(map(str, strangers[:8]))
-        return f"the outputs of probes {listed} do not fit the others: check their order"
-    ratio = np.log(np.maximum(held.population, 1e-300) / np.maximum(held.calibrated, 1e-300))
-    better = heldout < population
-    if not better or float(ttest_1samp(ratio, 0.0, alternative="greater").pvalue) > _RISK:
-        return (
-            f"error on held-out probes went from {population:.3g} to {heldout:.3g}: "
-            "no clear improvement; use more probes or trials"
-        )
-    return None
-
-
-def _summary(held: _HeldOut) -> tuple[float, float, float]:
-    return (
-        float(np.sqrt(held.calibrated.mean())),
-        float(np.sqrt(held.population.mean())),
-        float(np.sqrt(held.normalised.mean())),
-    )
+    return hold_out(forecast, target, folds=folds, seed=seed)
 
 
 def _refused(
     surrogate: Surrogate,
     inputs: tuple[torch.Tensor, ...],
     target: torch.Tensor,
-    held: _HeldOut | None,
+    held: HeldOut | None,
     reason: str,
 ) -> Calibration:
     module = surrogate.module()
     residual = target - module.predict(*inputs).mean
     rms = float(residual.square().mean().sqrt())
-    heldout, population, misfit = (rms, rms, float("nan")) if held is None else _summary(held)
+    heldout, population, misfit = (rms, rms, float("nan")) if held is None else held.summary()
     return Calibration(module, False, reason, rms, heldout, population, misfit, None)
 
 
