@@ -46,6 +46,7 @@ class Purpose(IntEnum):
     SPIKES = 40
     CELL_LAW = 41
     SPIKING_NEURON = 42
+    HYSTERESIS = 43
 
 
 def generator(

@@ -53,6 +53,7 @@ def test_golden_draws():
         ("SPIKES", 40),
         ("CELL_LAW", 41),
         ("SPIKING_NEURON", 42),
+        ("HYSTERESIS", 43),
     ]
 
 
