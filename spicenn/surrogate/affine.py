@@ -1,0 +1,187 @@
+"""The plain linear baseline: a chip adds an affine map of the inputs to the ideal output.
+
+    y = nominal(x) + [1, x] A + e
+
+A is a chip's own. Over chips it is matrix normal, A ~ N(Ā, U ⊗ V) with U over inputs and V
+over outputs, which few chips fix: every output of every chip says something about U, every
+input about V. Ā, U, V and the variance of e are found by expectation–maximisation of their
+likelihood (Dempster, Laird, Rubin 1977; matrix normal: Dutilleul 1999). A's posterior is
+ridge regression with U and V as the ridge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from spicenn.compiler.threads import one_thread
+from spicenn.errors import CalibrationError
+from spicenn.surrogate.latent import Decoded, Decoder, Ideal, LatentSurrogate, ideal_of
+from spicenn.surrogate.records import Record, read_record
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+# Coefficients of a chip at most: their covariance is inverted.
+_COEFFICIENTS = 1500
+# Least spread of an eigenvalue of U and V, over their mean.
+_RIDGE = 1e-6
+
+
+class LinearDecoder(Decoder):
+    """Features f = [1, principal components of x]; B(x) is the Kronecker product of f and V."""
+
+    family = "linear"
+
+    def __init__(self, outputs: int, latent: int, shape: Mapping[str, int]) -> None:
+        super().__init__(outputs, latent, shape)
+        inputs, rank = shape["inputs"], shape["rank"]
+        for name, size in {
+            "centre": (inputs,),
+            "components": (inputs, rank),
+            "shared": (rank + 1, outputs),
+            "left": (rank + 1, rank + 1),
+            "right": (outputs, outputs),
+            "read": (outputs,),
+        }.items():
+            self.register_buffer(name, torch.zeros(size, dtype=torch.float64))
+
+    def features(self, ideal: Ideal) -> torch.Tensor:
+        """Return (sample, rank + 1): one, and the inputs' principal components."""
+        x = (ideal.flat - self.get_buffer("centre")) @ self.get_buffer("components")
+        return torch.cat([torch.ones(len(x), 1, dtype=torch.float64), x], dim=1)
+
+    def forward(self, ideal: Ideal) -> Decoded:
+        """See ``Decoder``."""
+        f = self.features(ideal)
+        basis = torch.einsum("ni,ko->noik", f @ self.get_buffer("left"), self.get_buffer("right").T)
+        return Decoded(
+            f @ self.get_buffer("shared"),
+            basis.flatten(2),
+            self.get_buffer("read").expand(len(f), -1),
+        )
+
+
+class LinearSurrogate(LatentSurrogate):
+    """See the module; ``latent.LatentSurrogate`` has what it can do."""
+
+
+@one_thread()
+def fit_linear(
+    ds: xr.Dataset, *, rank: int = 64, iterations: int = 30, **reading: Any
+) -> LinearSurrogate:
+    """Learn the linear baseline from a study's record.
+
+    Parameters
+    ----------
+    rank : principal components of the inputs that A maps, at most; less where a chip would
+        have too many coefficients.
+    iterations : steps of expectation–maximisation at most.
+    reading : as of ``records.read_record``.
+
+    Raises CalibrationError where fewer than two chips came out.
+    """
+    if rank < 1 or iterations < 1:
+        raise CalibrationError("rank and iterations must be at least 1")
+    record = read_record(ds, least=2, **reading)
+    ideal = ideal_of(record.design, record.inputs)
+    residual = record.target - ideal.value
+    outputs = residual.shape[2]
+    centre = ideal.flat.mean(0)
+    _, size, directions = torch.linalg.svd(ideal.flat - centre, full_matrices=False)
+    most = int((size > 1e-9 * size.max().clamp_min(1e-300)).sum()) if len(size) else 0
+    rank = max(0, min(rank, most, _COEFFICIENTS // max(1, outputs) - 1))
+    decoder = LinearDecoder(
+        outputs,
+        (rank + 1) * outputs,
+        {"inputs": ideal.flat.shape[1], "rank": rank},
+    )
+    # Components of an rms of one where they are largest; the others keep their proportion.
+    scale = size[0] / len(ideal.flat) ** 0.5 if rank else torch.ones(())
+    decoder.get_buffer("centre").copy_(centre)
+    decoder.get_buffer("components").copy_(directions[:rank].T / scale)
+    found = _maximise(decoder.features(ideal), residual, iterations)
+    decoder.get_buffer("shared").copy_(found.mean)
+    decoder.get_buffer("left").copy_(found.left)
+    decoder.get_buffer("right").copy_(found.right)
+    _split(decoder, found.variance, record)
+    return LinearSurrogate(
+        record.design,
+        decoder,
+        record.trials,
+        record.chips,
+        record.failed,
+        {**record.provenance(), "family": "linear"},
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _MatrixNormal:
+    """mean (feature, output); U = left leftᵀ, V = right rightᵀ; variance (output,) of e."""
+
+    mean: torch.Tensor
+    left: torch.Tensor
+    right: torch.Tensor
+    variance: torch.Tensor
+
+
+def _maximise(features: torch.Tensor, residual: torch.Tensor, iterations: int) -> _MatrixNormal:
+    """Expectation–maximisation; residual is (chip, sample, output)."""
+    chips, samples, outputs = residual.shape
+    size = features.shape[1]
+    gram = features.T @ features
+    power = float(residual.square().mean())
+    sigma = max(0.1 * power, 1e-24)
+    left = torch.eye(size, dtype=torch.float64)
+    right = torch.eye(outputs, dtype=torch.float64) * max(power, 1e-24) ** 0.5
+    mean = torch.zeros(size, outputs, dtype=torch.float64)
+    each = residual.square().mean((0, 1))
+    for _ in range(iterations):
+        # In these coordinates prior, likelihood and so the posterior are diagonal.
+        strength, turn = torch.linalg.eigh(left.T @ gram @ left)
+        strength = strength.clamp_min(0)
+        v, w = torch.linalg.eigh(right @ right.T)
+        side = left @ turn
+        spread = v / (1 + strength[:, None] * v / sigma)
+
+        def solve(
+            seen: torch.Tensor,
+            noise: float,
+            side: torch.Tensor = side,
+            strength: torch.Tensor = strength,
+            v: torch.Tensor = v,
+            w: torch.Tensor = w,
+        ) -> torch.Tensor:
+            z = side.T @ features.T @ seen @ w / noise
+            return z * v / (1 + strength[:, None] * v / noise)
+
+        mean = side @ solve(residual.mean(0), sigma / chips) @ w.T
+        z = solve(residual - features @ mean, sigma)
+        error = residual - features @ (mean + side @ z @ w.T)
+        open_ = strength @ spread  # per rotated output, summed over samples
+        each = (error.square().mean((0, 1)) + w.square() @ open_ / samples).clamp_min(1e-24)
+        before, sigma = sigma, float(each.mean())
+        inner = torch.einsum("cij,clj->il", z / v, z) + torch.diag(chips * (spread / v).sum(1))
+        outer = torch.einsum("cij,cil->jl", z, z) + torch.diag(chips * spread.sum(0))
+        left = side @ _root(inner / (chips * outputs))
+        right = w @ _root(outer / (chips * size))
+        if abs(sigma / before - 1) < 1e-3:
+            break
+    return _MatrixNormal(mean, left, right, each)
+
+
+def _root(matrix: torch.Tensor) -> torch.Tensor:
+    ridge = _RIDGE * float(matrix.diagonal().mean()) + 1e-30
+    root: torch.Tensor = torch.linalg.cholesky(matrix + ridge * torch.eye(len(matrix)))
+    return root
+
+
+def _split(decoder: Decoder, variance: torch.Tensor, record: Record) -> None:
+    """Share the variance of e out between read noise and what the model leaves out."""
+    read = variance if record.read is None else record.read.mean(0)
+    single = variance - read / record.trials
+    decoder.get_buffer("read").copy_(read)
+    decoder.get_buffer("floor").copy_(single.clamp_min(1e-12 * float(variance.mean())))

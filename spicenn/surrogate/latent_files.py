@@ -1,0 +1,161 @@
+"""Files of latent families, and the file of any family by what it says that it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from spicenn.compiler import Design
+from spicenn.surrogate.family import ChipModule, Family
+from spicenn.surrogate.files import (
+    _bad,
+    _number,
+    _read,
+    _tensor,
+    _write,
+    load_module,
+    load_surrogate,
+)
+from spicenn.surrogate.latent import (
+    Decoder,
+    LatentModule,
+    LatentPosterior,
+    LatentSurrogate,
+)
+
+# Numbers that shapes follow from, at most: a file cannot ask for all memory.
+_LARGEST = 1_000_000
+
+
+def load(
+    path: str | Path, *, allow_include: Sequence[str | Path] = (), trust_model: bool = False
+) -> Family:
+    """Read a saved surrogate of any family. Raises DesignError where the file is not one.
+
+    Parameters
+    ----------
+    allow_include, trust_model : for its design, as of ``Design.load``.
+    """
+    path = Path(path)
+    if _kind(path) == "latent":
+        return load_latent(path, allow_include=allow_include, trust_model=trust_model)
+    return load_surrogate(path, allow_include=allow_include, trust_model=trust_model)
+
+
+def load_chip(
+    path: str | Path, *, allow_include: Sequence[str | Path] = (), trust_model: bool = False
+) -> ChipModule:
+    """Read a saved module of any family. Raises DesignError where the file is not one."""
+    path = Path(path)
+    if _kind(path) == "latent module":
+        return load_latent_module(path, allow_include=allow_include, trust_model=trust_model)
+    return load_module(path, allow_include=allow_include, trust_model=trust_model)
+
+
+def save_latent(surrogate: LatentSurrogate, path: Path) -> None:
+    """See ``LatentSurrogate.save``."""
+    meta = {
+        "trials": surrogate.trials,
+        "chips": surrogate.chips,
+        "failed": surrogate.failed,
+        **_form(surrogate.decoder),
+    }
+    tensors = _contiguous(surrogate.decoder)
+    _write(path, "latent", surrogate.design, tensors, meta, surrogate.provenance)
+
+
+def load_latent(
+    path: Path, *, allow_include: Sequence[str | Path] = (), trust_model: bool = False
+) -> LatentSurrogate:
+    """Read a surrogate of the neural or linear family; see ``load``."""
+    design, tensors, meta, provenance = _read(path, "latent", allow_include, trust_model)
+    decoder, kind = _decoder(path, design, tensors, meta, "")
+    trials, chips, failed = (int(_number(path, meta, key)) for key in ("trials", "chips", "failed"))
+    return kind(design, decoder, trials, chips, failed, provenance)
+
+
+def save_latent_module(module: LatentModule, path: Path) -> None:
+    """See ``LatentModule.save``."""
+    meta = {"seed": module.seed, "vary_cells": module.vary_cells, **_form(module.decoder)}
+    tensors = _contiguous(module)
+    _write(path, "latent module", module.design, tensors, meta, module.provenance)
+
+
+def load_latent_module(
+    path: Path, *, allow_include: Sequence[str | Path] = (), trust_model: bool = False
+) -> LatentModule:
+    """Read a chip of the neural or linear family; see ``load_chip``."""
+    design, tensors, meta, provenance = _read(path, "latent module", allow_include, trust_model)
+    decoder, _ = _decoder(path, design, tensors, meta, "decoder.")
+    size = decoder.latent
+    module = LatentModule(
+        design,
+        decoder,
+        LatentPosterior(
+            _tensor(path, tensors, "latent", (size,)), _tensor(path, tensors, "root", (size, size))
+        ),
+        _tensor(path, tensors, "latents", (None, size)),
+        seed=int(_number(path, meta, "seed")),
+        provenance=provenance,
+    )
+    module.vary_cells = bool(meta.get("vary_cells"))
+    return module
+
+
+def _form(decoder: Decoder) -> dict[str, Any]:
+    return {"family": decoder.family, "latent": decoder.latent, "shape": decoder.shape}
+
+
+def _contiguous(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.contiguous() for name, value in module.state_dict().items()}
+
+
+def _decoder(
+    path: Path, design: Design, tensors: dict[str, Any], meta: dict[str, Any], prefix: str
+) -> tuple[Decoder, type[LatentSurrogate]]:
+    """The file's decoder, and the class of its family's surrogates."""
+    from spicenn.surrogate.affine import LinearDecoder, LinearSurrogate
+    from spicenn.surrogate.neural import NeuralDecoder, NeuralSurrogate
+
+    kinds: dict[str, tuple[type[Decoder], type[LatentSurrogate]]] = {
+        "linear": (LinearDecoder, LinearSurrogate),
+        "neural": (NeuralDecoder, NeuralSurrogate),
+    }
+    family, shape = meta.get("family"), meta.get("shape")
+    if not isinstance(family, str) or family not in kinds or not isinstance(shape, dict):
+        raise _bad(path, "it names no family of surrogates")
+    decoder_class, surrogate_class = kinds[family]
+    sizes = {name: int(_number(path, shape, name)) for name in shape}
+    latent = int(_number(path, meta, "latent"))
+    ports = design.program.outputs
+    outputs = sum(int(np.prod(port.shape)) for port in ports if "float" in port.dtype)
+    if max(latent, *sizes.values()) > _LARGEST:
+        raise _bad(path, "its sizes are not those of a surrogate")
+    try:
+        with torch.device("meta"):  # shapes alone: nothing is allocated before they fit
+            blank = decoder_class(outputs, latent, sizes)
+    except (KeyError, RuntimeError) as error:
+        raise _bad(path, "its sizes are not those of its family") from error
+    state = {}
+    for name, value in blank.state_dict().items():
+        found = _tensor(path, tensors, prefix + name, tuple(value.shape))
+        if found.dtype is not torch.float64:
+            raise _bad(path, f"{prefix + name!r} is not float64")
+        state[name] = found
+    decoder = decoder_class(outputs, latent, sizes)
+    decoder.load_state_dict(state)
+    decoder.requires_grad_(False)
+    return decoder, surrogate_class
+
+
+def _kind(path: Path) -> str:
+    """What a file says that it holds; "" where it says nothing, which its reader refuses."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # torch raises many kinds, all of them "not such a file"
+        return ""
+    return str(content.get("kind")) if isinstance(content, dict) else ""

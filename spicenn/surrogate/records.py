@@ -1,0 +1,134 @@
+"""A study's record as arrays that a surrogate without a circuit's structure learns from."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from spicenn.compiler import Design
+from spicenn.compiler.embedded import design_of, input_names, output_names
+from spicenn.compiler.execute import as_inputs
+from spicenn.errors import CalibrationError, Status
+from spicenn.surrogate.calibration import observed
+from spicenn.surrogate.module import as_tensors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import xarray as xr
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """The chips of a study that came out.
+
+    Parameters
+    ----------
+    design : whose chips.
+    inputs : one tensor per model input, sample axis first.
+    target : (chip, sample, output) float64, mean over trials.
+    read : (sample, output), variance of one read about its chip's mean, pooled over the
+        chips; None where the study has one trial, which does not tell.
+    trials : reads behind each target.
+    failed : chips that were left out.
+    seed, engine : of the study, as text.
+    """
+
+    design: Design
+    inputs: tuple[torch.Tensor, ...]
+    target: torch.Tensor
+    read: torch.Tensor | None
+    trials: int
+    failed: int
+    seed: str
+    engine: str
+
+    @property
+    def chips(self) -> int:
+        """How many chips there are to learn from."""
+        return len(self.target)
+
+    def provenance(self) -> dict[str, str]:
+        """What a surrogate says of its origin."""
+        return {
+            "design_hash": self.design.hash,
+            "seed": self.seed,
+            "engine": self.engine,
+            "chips": str(self.chips),
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("spicenn", "torch", "numpy")},
+        }
+
+
+def read_record(
+    ds: xr.Dataset,
+    *,
+    least: int,
+    allow_include: Sequence[str | Path] = (),
+    trust_model: bool = False,
+) -> Record:
+    """Read a study's record.
+
+    Parameters
+    ----------
+    least : chips that there must be.
+    allow_include, trust_model : for the design in the record, as of ``Design.load``.
+
+    Raises CalibrationError where fewer chips came out, or the record still has a swept
+    dimension or lacks a variable; DesignError where it carries no design.
+    """
+    design = _selected(ds, design_of(ds, allow_include=allow_include, trust_model=trust_model))
+    names = output_names(design)
+    for name in (*names, *input_names(design), "status"):
+        if name not in ds.variables:
+            raise CalibrationError(f"the dataset has no variable {name!r}")
+    status = np.asarray(ds["status"].values)
+    good = np.flatnonzero(status == Status.OK)
+    ports = design.program.outputs
+    values = observed(
+        design,
+        {
+            port.name: np.asarray(ds[name].isel(chip=good).values)
+            for port, name in zip(ports, names, strict=True)
+        },
+    )
+    finite = np.isfinite(values).all(axis=(1, 2, 3))
+    if int(finite.sum()) < least:
+        raise CalibrationError(
+            f"{int(finite.sum())} of {ds.sizes['chip']} chips came out; this family needs at "
+            f"least {least}",
+            remedy="run more chips, or look at the record's status and message",
+        )
+    values = values[finite]
+    arrays = tuple(np.asarray(ds[name].values) for name in input_names(design))
+    trials = values.shape[1]
+    pending = int((status == Status.PENDING).sum())
+    return Record(
+        design,
+        as_tensors(as_inputs(design, arrays if len(arrays) > 1 else arrays[0])),
+        torch.as_tensor(values.mean(axis=1)),
+        torch.as_tensor(values.var(axis=1, ddof=1).mean(axis=0)) if trials > 1 else None,
+        trials,
+        int(ds.sizes["chip"] - pending - finite.sum()),
+        str(ds.attrs.get("seed", "")),
+        str(ds.attrs.get("engine", "")),
+    )
+
+
+def _selected(ds: xr.Dataset, design: Design) -> Design:
+    """The design in the technology of the point of a sweep that was selected."""
+    changes: dict[str, Any] = {}
+    for name in ds.attrs.get("sweep", []):
+        if name in ds.dims:
+            raise CalibrationError(
+                f"the record is swept over {name!r}",
+                remedy=f"select one point, ds.sel({{{name!r}: …}})",
+            )
+        changes[name] = ds[name].item()
+    return design.with_technology(**changes) if changes else design
