@@ -155,6 +155,11 @@ def _resolution(input_bits: int, layer: Layer, technology: Technology) -> tuple[
     return bits, 2**bits - 1 - offset
 
 
+def pulse_sum(layer: Layer, mapping: Mapping, technology: Technology) -> float:
+    """What the pulses' weights add up to: the share of an ADC's offset in its layer's result."""
+    return float(encode(np.zeros((1, layer.inputs)), layer, mapping, technology).weight.sum())
+
+
 def driven(x: torch.Tensor, layer: Layer, mapping: Mapping, technology: Technology) -> torch.Tensor:
     """Return the inputs that the pulses of ``encode`` add up to, in the model's units.
 

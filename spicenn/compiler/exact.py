@@ -1,7 +1,8 @@
 """One manufactured chip as an ordinary torch module: every tile's Kirchhoff solution, once.
 
 A tile of linear cells is a linear map whatever its wires. Its effective matrix is
-computed once per chip; from then on every input costs a plain matrix product.
+computed once per chip; from then on every input costs a plain matrix product. Gains of
+converters scale its rows and columns, their offsets are added.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from spicenn.compiler.placement import PlacedTile, stack_cells
 from spicenn.compiler.product import Weights, linear_product, merged, tiled_product
 from spicenn.compiler.program import execute
 from spicenn.compiler.readout import beyond_matrices
+from spicenn.compiler.structure import chip_structure, has_offsets, realise
 from spicenn.engines.laws import as_resistors, is_linear
 from spicenn.errors import EngineError
 from spicenn.kirchhoff.currents import effective_matrix
@@ -58,7 +60,7 @@ def chip_module(chip: Chip, progress: Progress | None = None) -> ChipModule:
             remedy="use chip.run(x, engine='nodal' or 'ngspice'), or a linear cell",
         )
     module = ChipModule(design, chip.adapter)
-    done = 0
+    done, structure = 0, chip_structure(design, chip.index, chip.seed)
     for layer in module.crossbars:
         weights: dict[str, torch.Tensor] = {}
         for batch in _batches(layer.tiles):
@@ -66,7 +68,7 @@ def chip_module(chip: Chip, progress: Progress | None = None) -> ChipModule:
             done += len(batch)
             if progress is not None:
                 progress(done, len(design.tiles))
-        layer.set_weights(weights)
+        layer.set_weights(*realise(layer.tiles, {**weights, **structure}))
     return module
 
 
@@ -172,8 +174,8 @@ class _Layer(nn.Module):
         super().__init__()
         self.design, self.layer, self.tiles = design, layer, tiles
 
-    def set_weights(self, weights: Weights) -> None:
-        """Take over the effective matrices of all of its tiles."""
+    def set_weights(self, weights: Weights, offsets: Weights) -> None:
+        """Take over the effective matrices of all of its tiles, and the offsets there are."""
         raise NotImplementedError
 
     def extra_repr(self) -> str:
@@ -195,11 +197,13 @@ class _MergedLayer(_Layer):
             for tile in tiles
         }
         weight, bias = merged(design, layer, tiles, nothing)
+        if bias is None and has_offsets(design):
+            bias = torch.zeros(layer.groups * layer.outputs)
         self.register_buffer("weight", torch.zeros_like(weight, dtype=dtype))
         self.register_buffer("bias", None if bias is None else torch.zeros_like(bias, dtype=dtype))
 
-    def set_weights(self, weights: Weights) -> None:
-        weight, bias = merged(self.design, self.layer, self.tiles, weights)
+    def set_weights(self, weights: Weights, offsets: Weights) -> None:
+        weight, bias = merged(self.design, self.layer, self.tiles, weights, offsets)
         self.weight.copy_(weight)
         if self.bias is not None and bias is not None:
             self.bias.copy_(bias)
@@ -216,19 +220,31 @@ class _TiledLayer(_Layer):
         for tile in tiles:
             rows, columns = tile.g_target.shape
             self.register_buffer(tile.name, torch.zeros(rows, columns // 2, dtype=torch.float64))
+            if has_offsets(design):
+                offset = torch.zeros(columns // 2, dtype=torch.float64)
+                self.register_buffer(f"{tile.name}_offset", offset)
 
-    def set_weights(self, weights: Weights) -> None:
+    def set_weights(self, weights: Weights, offsets: Weights) -> None:
         for name, weight in weights.items():
             self.get_buffer(name).copy_(weight)
+        for name, offset in offsets.items():
+            self.get_buffer(f"{name}_offset").copy_(offset)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         weights = {tile.name: self.get_buffer(tile.name).double() for tile in self.tiles}
+        offsets = {
+            name: self.get_buffer(f"{name}_offset").double()
+            for name in (weights if has_offsets(self.design) else ())
+        }
         size = max(1, _ELEMENTS // row_elements(x, self.layer))
-        parts = [
-            fold(tiled_product(self.design, self.layer, self.tiles, weights, part)[0], self.layer)
-            for part in torch.split(x, size)
-        ]
-        return torch.cat(parts)
+
+        def product(part: torch.Tensor) -> torch.Tensor:
+            z, _ = tiled_product(
+                self.design, self.layer, self.tiles, weights, part, offsets=offsets
+            )
+            return fold(z, self.layer)
+
+        return torch.cat([product(part) for part in torch.split(x, size)])
 
 
 def model_dtype(design: Design) -> torch.dtype:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from spicenn.compiler.execute import as_inputs
 from spicenn.compiler.jacobian import Linearisation, linearise
-from spicenn.compiler.product import Weights
 from spicenn.compiler.structural import TileMoments, tile_moments
+from spicenn.compiler.structure import Parameters, draw_structure, structure_variance
 from spicenn.compiler.threads import one_thread
 from spicenn.errors import InputError
 from spicenn.seeds import Purpose, generator
@@ -58,6 +58,7 @@ def probe_vectors(design: Design, x_like: Any, *, count: int, seed: int, steps: 
     probes = tuple(array[start] for array in like)
     moments = tile_moments(design)
     varies = any(float(moment.spread.max()) > 0 for moment in moments)
+    varies = varies or bool(structure_variance(design))
     outputs = sum(
         int(np.prod(port.shape)) for port in design.program.outputs if "float" in port.dtype
     )
@@ -90,10 +91,11 @@ def _search(
             for probe, (low, high) in zip(probes, bounds, strict=True)
         ]
     )
-    variance = {moment.tile.name: moment.spread**2 for moment in moments}
+    structure = structure_variance(design)
+    variance = {moment.tile.name: moment.spread**2 for moment in moments} | structure
 
     def trial() -> tuple[dict[str, torch.Tensor], Linearisation]:
-        chip = draw_chip(moments, rng)
+        chip = draw_chip(moments, rng, structure)
         index = rng.permutation(len(like[0]))[:_TARGETS]
         return chip, linearise(design, moments, chip, [torch.as_tensor(a[index]) for a in like])
 
@@ -125,18 +127,27 @@ def _search(
 
 
 def draw_chip(
-    moments: tuple[TileMoments, ...], rng: np.random.Generator
+    moments: tuple[TileMoments, ...],
+    rng: np.random.Generator,
+    structure: Parameters | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Draw the effective matrices of one chip from the technology."""
-    return {
+    """Draw one chip's parameters from the technology.
+
+    Parameters
+    ----------
+    structure : variance of its converters, ``structure.structure_variance``; None has
+        nominal ones.
+    """
+    cells = {
         moment.tile.name: moment.mean
         + moment.spread * torch.as_tensor(rng.standard_normal(tuple(moment.spread.shape)))
         for moment in moments
     }
+    return cells | draw_structure(structure or {}, rng)
 
 
 def remaining_variance(
-    probes: Linearisation, targets: Linearisation, variance: Weights
+    probes: Linearisation, targets: Linearisation, variance: Parameters
 ) -> torch.Tensor:
     """Share of the targets' variance over chips that is left when the probes are known.
 
@@ -151,7 +162,7 @@ def remaining_variance(
     return left
 
 
-def descent(probes: Linearisation, targets: Linearisation, variance: Weights) -> torch.Tensor:
+def descent(probes: Linearisation, targets: Linearisation, variance: Parameters) -> torch.Tensor:
     """A scalar whose gradient by the probes is that of ``remaining_variance``.
 
     With A = (K_pp + noise)⁻¹ K_pt held fixed the gradient is that of

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from spicenn.compiler.converter import combine, driven, encode
+from spicenn.compiler.converter import combine, driven, encode, pulse_sum
 from spicenn.compiler.convolution import kernel, multiply, unfold
 from spicenn.compiler.layer import Array, Layer
 from spicenn.compiler.placement import PlacedTile
@@ -40,13 +40,18 @@ class Drive(NamedTuple):
 
 
 def merged(
-    design: Design, layer: Layer, tiles: Sequence[PlacedTile], weights: Weights
+    design: Design,
+    layer: Layer,
+    tiles: Sequence[PlacedTile],
+    weights: Weights,
+    offsets: Weights | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Weight and bias, in the model's units, of a layer's tiles taken together.
 
     Parameters
     ----------
     tiles : all of the layer's.
+    offsets : as for ``tiled_product``.
 
     Returns
     -------
@@ -68,6 +73,14 @@ def merged(
         for tile in tiles:
             error[tile.slot.group, tile.slot.outputs] -= _offset(design, tile).to(error.device)
         bias = error * scale if bias is None else bias + error * scale
+    if offsets:
+        added = torch.zeros(shape[0], shape[2], dtype=rows.dtype, device=rows.device)
+        for tile in tiles:
+            if tile.name in offsets:
+                part = merge_slices(design, offsets[tile.name][None])[0]
+                added[tile.slot.group, tile.slot.outputs] += part
+        added *= pulse_sum(layer, mapping, design.technology) * scale
+        bias = added if bias is None else bias + added
     if layer.bias is not None and mapping.bias == "digital":
         digital = _tensor(layer.bias, rows.device)
         bias = digital if bias is None else bias + digital
@@ -90,6 +103,7 @@ def tiled_product(
     weights: Weights,
     x: torch.Tensor,
     noise: Noise | None = None,
+    offsets: Weights | None = None,
 ) -> tuple[torch.Tensor, list[Drive]]:
     """Compute a layer tile by tile and pulse by pulse, in float64; the result in the input's.
 
@@ -100,6 +114,7 @@ def tiled_product(
     ----------
     tiles : all of the layer's.
     noise : added to every tile's differences.
+    offsets : (output · slice,) per tile name, added to the differences of every pulse.
 
     Returns
     -------
@@ -112,7 +127,8 @@ def tiled_product(
     z = torch.zeros(*flat.shape[:3], layer.outputs, dtype=torch.float64, device=x.device)
     for tile in tiles:
         slot = tile.slot
-        part = _tile(design, tile, weights[tile.name], drives[slot.group], noise)
+        offset = None if offsets is None else offsets.get(tile.name)
+        part = _tile(design, tile, weights[tile.name], drives[slot.group], noise, offset)
         z[..., slot.group, slot.outputs] += part
     z = z * (layer.input_scale * layer.weight_scale)
     if layer.bias is not None and design.mapping.bias == "digital":
@@ -145,7 +161,12 @@ def _straight_through(value: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
 
 
 def _tile(
-    design: Design, tile: PlacedTile, weight: torch.Tensor, drive: Drive, noise: Noise | None
+    design: Design,
+    tile: PlacedTile,
+    weight: torch.Tensor,
+    drive: Drive,
+    noise: Noise | None,
+    offset: torch.Tensor | None,
 ) -> torch.Tensor:
     """Outputs of one tile in units of full range; (sample, position, output)."""
     layer, slot, mapping = tile.layer, tile.slot, design.mapping
@@ -153,11 +174,15 @@ def _tile(
     rounded = noise is not None or mapping.adc_bits is not None
     if differentiated or not rounded:
         z = drive.total[..., slot.rows] @ merge_slices(design, weight)
+        if offset is not None:
+            z = z + merge_slices(design, offset[None])[0] * float(drive.weight.sum())
     if rounded:
         fraction = drive.fraction[..., slot.rows]
         difference = fraction @ weight.detach().cpu().numpy()
         if noise is not None:
             difference = difference + noise(tile, fraction)
+        if offset is not None:
+            difference = difference + offset.detach().cpu().numpy()
         value = _tensor(
             combine(np.moveaxis(difference, 0, -2), drive.weight, layer, mapping), weight.device
         )

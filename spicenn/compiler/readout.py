@@ -206,15 +206,15 @@ def feedback_resistance(tile: PlacedTile, technology: Technology) -> float:
 
 
 def beyond_matrices(design: Design) -> tuple[str, ...]:
-    """Keys of the periphery in force that effective matrices of tiles do not hold."""
+    """Keys of the periphery in force that effective matrices of tiles do not hold.
+
+    Gain and offset errors of converters they do hold, with an offset beside each; see
+    ``structure``.
+    """
     periphery, mapping = design.technology.periphery, design.mapping
     parts = (
         ("periphery.tia", not periphery.tia.is_ideal),
         ("periphery.dac", mapping.input_bits is not None and not periphery.dac.is_linear),
-        ("periphery.dac.gain", periphery.dac.gain != 0.0),
-        ("periphery.dac.offset", periphery.dac.offset != 0.0),
         ("periphery.adc", mapping.adc_bits is not None and not periphery.adc.is_linear),
-        ("periphery.adc.gain", periphery.adc.gain != 0.0),
-        ("periphery.adc.offset", periphery.adc.offset != 0.0),
     )
     return tuple(name for name, on in parts if on)

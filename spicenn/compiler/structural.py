@@ -21,10 +21,19 @@ from spicenn.circuit import Crossbar
 from spicenn.compiler.convolution import fold
 from spicenn.compiler.layer import Array, Layer
 from spicenn.compiler.placement import PlacedTile
-from spicenn.compiler.product import Noise, Weights, linear_product, merged, tiled_product
+from spicenn.compiler.product import Noise, linear_product, merged, tiled_product
 from spicenn.compiler.program import execute
 from spicenn.compiler.reading import thermal_sigma
 from spicenn.compiler.readout import beyond_matrices
+from spicenn.compiler.structure import (
+    ADC_GAIN,
+    DAC_GAIN,
+    DAC_OFFSET,
+    Parameters,
+    column,
+    realise,
+    row,
+)
 from spicenn.engines.laws import is_linear, known_law
 from spicenn.errors import SpicennWarning
 from spicenn.kirchhoff.currents import effective_matrix
@@ -75,6 +84,7 @@ class Use:
     drive : (sample, position, group, row) in units of v_read; the pulses' sum.
     power : the same shape; squares of the pulses, weighted, summed.
     gain : Σ over pulses of their squared weights.
+    pulses : Σ over pulses of their weights.
     """
 
     layer: Layer
@@ -82,6 +92,7 @@ class Use:
     drive: torch.Tensor
     power: torch.Tensor
     gain: float
+    pulses: float
 
 
 def tile_moments(design: Design) -> tuple[TileMoments, ...]:
@@ -89,9 +100,10 @@ def tile_moments(design: Design) -> tuple[TileMoments, ...]:
 
     The mean is the effective matrix of the mean conductances. A cell's spread is
     attenuated by its wires as its mean is; what a cell does to its neighbours through
-    the wires, a second-order effect, is left to the fit. So is what amplifiers and
-    converters that are not ideal do, and what cells that are not linear do beyond their
-    conductance at 0 V, each with a SpicennWarning.
+    the wires, a second-order effect, is left to the fit. So is what amplifiers that are not
+    ideal and converters of unequal steps do, and what cells that are not linear do beyond
+    their conductance at 0 V, each with a SpicennWarning. Gains and offsets of converters are
+    beside the matrices, see ``structure``.
     """
     technology = design.technology
     beyond = list(beyond_matrices(design))
@@ -134,7 +146,7 @@ def tile_moments(design: Design) -> tuple[TileMoments, ...]:
 def forward(
     design: Design,
     moments: Sequence[TileMoments],
-    weights: Weights,
+    parameters: Parameters,
     inputs: Sequence[torch.Tensor],
     *,
     noise: np.random.Generator | None = None,
@@ -147,7 +159,8 @@ def forward(
 
     Parameters
     ----------
-    weights : (wordline, output · slice) per tile name, over g_max - g_min.
+    parameters : of the chip: per tile name (wordline, output · slice) over g_max - g_min, and
+        what its converters do, as ``structure`` has it.
     inputs : one tensor per model input, sample axis first.
     noise : draws read and thermal noise from it; None is noise-free.
     uses : gets every use of a layer, in order; its shifts are in the outputs' graph.
@@ -157,13 +170,15 @@ def forward(
         layer.name: [moment.tile for moment in moments if moment.tile.layer is layer]
         for layer in design.layers
     }
-    read = None if noise is None else _noise(moments, noise)
+    read = None if noise is None else _noise(moments, parameters, noise)
+    weights, offsets = realise([moment.tile for moment in moments], parameters)
 
     def crossbar(name: str, x: torch.Tensor) -> torch.Tensor:
         layer = design.layer(name)
         if read is None and uses is None and design.mapping.adc_bits is None:
-            return linear_product(design, layer, x, *merged(design, layer, tiles[name], weights))
-        result, drives = tiled_product(design, layer, tiles[name], weights, x, read)
+            whole = merged(design, layer, tiles[name], weights, offsets)
+            return linear_product(design, layer, x, *whole)
+        result, drives = tiled_product(design, layer, tiles[name], weights, x, read, offsets)
         if uses is not None:
             shape = drives[0].total.shape[:2]
             shift = torch.zeros(*shape, result.shape[-1], dtype=x.dtype)
@@ -176,6 +191,7 @@ def forward(
                     torch.stack([drive.total for drive in drives], dim=2),
                     torch.stack([drive.power for drive in drives], dim=2),
                     float(np.square(drives[0].weight).sum()),
+                    float(drives[0].weight.sum()),
                 )
             )
         return fold(result, layer)
@@ -256,16 +272,25 @@ def _read_variances(
     return read + 15 / 16 * shot, thermal + 3 / 16 * shot.sum(axis=0)
 
 
-def _noise(moments: Sequence[TileMoments], rng: np.random.Generator) -> Noise:
-    """Read and thermal noise of one read."""
+def _noise(
+    moments: Sequence[TileMoments], parameters: Parameters, rng: np.random.Generator
+) -> Noise:
+    """Read and thermal noise of one read, through the chip's converters."""
     known = {moment.tile.name: moment for moment in moments}
 
     def draw(tile: PlacedTile, fraction: Array) -> Array:
         moment = known[tile.name]
-        variance = np.square(fraction) @ moment.read.numpy() + moment.thermal.numpy()
-        return np.asarray(np.sqrt(variance) * rng.standard_normal(variance.shape))
+        driven = fraction * (1.0 + _array(row(parameters, DAC_GAIN, tile)))
+        driven = driven + _array(row(parameters, DAC_OFFSET, tile))
+        variance = np.square(driven) @ moment.read.numpy() + moment.thermal.numpy()
+        gain = 1.0 + _array(column(parameters, ADC_GAIN, tile))
+        return np.asarray(gain * np.sqrt(variance) * rng.standard_normal(variance.shape))
 
     return draw
+
+
+def _array(value: torch.Tensor | float) -> Array:
+    return np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
 
 
 def _plus(g: Array) -> Array:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from spicenn.compiler import Design
 from spicenn.compiler.execute import as_inputs
 from spicenn.compiler.jacobian import Linearisation, linearise
-from spicenn.compiler.product import Weights
+from spicenn.compiler.structure import Parameters
 from spicenn.compiler.threads import one_thread
 from spicenn.errors import CalibrationError
 from spicenn.seeds import Purpose, generator
@@ -36,7 +36,7 @@ class Calibration:
     heldout : rms error on probes that a calibration did not see.
     population : rms error of the population model on the same probes.
     misfit : held-out errors over their stated standard deviations, rms; 1 is ideal.
-    posterior : the chip's cells given the probes, None where refused.
+    posterior : the chip's cells and converters given the probes, None where refused.
     """
 
     module: ChipModel
@@ -60,7 +60,7 @@ def calibrate(
     iterations: int = 5,
     draws: int = 16,
 ) -> Calibration:
-    """Find one chip's cells from its outputs at a few probes.
+    """Find one chip's cells and converters from its outputs at a few probes.
 
     The calibration is first judged: each of ``folds`` parts of the probes is
     predicted from the others. It is refused where those predictions are not better
@@ -92,7 +92,8 @@ def calibrate(
             inputs,
             target,
             None,
-            "the technology has no programming error: every chip is the population's",
+            "the technology has no programming error, and no errors of converters: every chip "
+            "is the population's",
         )
     held = _held_out(surrogate, inputs, target, trials, folds, seed, iterations)
     if (objection := held.objection()) is not None:
@@ -180,7 +181,7 @@ def _held_out(
     """Predict every probe from the other folds."""
     prior = surrogate.prior
 
-    def at(samples: NDArray[np.int64], weights: Weights) -> Linearisation:
+    def at(samples: NDArray[np.int64], weights: Parameters) -> Linearisation:
         chosen = tuple(value[samples] for value in inputs)
         return linearise(surrogate.design, surrogate.moments, weights, chosen)
 

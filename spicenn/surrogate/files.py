@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from spicenn.compiler import Design
+from spicenn.compiler.structure import MECHANISMS
 from spicenn.errors import DesignError
-from spicenn.surrogate.module import ChipModel
+from spicenn.surrogate.module import ChipModel, parameter_buffers
 from spicenn.surrogate.population import Surrogate
 
 _SCHEMA = 1
@@ -31,9 +32,9 @@ def load_module(
     """See ``ChipModel.load``."""
     design, tensors, meta, provenance = _read(path, "module", allow_include, trust_model)
     weights, draws = {}, {}
-    for moment_name, shape in _shapes(design).items():
-        weights[moment_name] = _tensor(path, tensors, f"weight_{moment_name}", shape)
-        draws[moment_name] = _tensor(path, tensors, f"draws_{moment_name}", (None, *shape))
+    for name, (buffer, shape) in parameter_buffers(design).items():
+        weights[name] = _tensor(path, tensors, f"weight_{buffer}", shape)
+        draws[name] = _tensor(path, tensors, f"draws_{buffer}", (None, *shape))
     if len({len(value) for value in draws.values()}) > 1:
         raise _bad(path, "tiles differ in their number of draws")
     module = ChipModel(
@@ -55,6 +56,7 @@ def save_surrogate(surrogate: Surrogate, path: Path) -> None:
         "chips": surrogate.chips,
         "failed": surrogate.failed,
         "spread_scale": dict(surrogate.spread_scale),
+        "structure_scale": dict(surrogate.structure_scale),
     }
     tensors = {f"shift_{name}": value for name, value in surrogate.shift.items()}
     _write(path, "surrogate", surrogate.design, tensors, meta, surrogate.provenance)
@@ -68,6 +70,9 @@ def load_surrogate(
     scales = meta.get("spread_scale")
     if not isinstance(scales, dict) or set(scales) != {layer.name for layer in design.layers}:
         raise _bad(path, "its spread_scale does not name the design's layers")
+    structure = meta.get("structure_scale", {})
+    if not isinstance(structure, dict) or not set(structure) <= set(MECHANISMS):
+        raise _bad(path, "its structure_scale names no mechanisms of converters")
     return Surrogate(
         design,
         {
@@ -79,6 +84,7 @@ def load_surrogate(
         int(_number(path, meta, "chips")),
         int(_number(path, meta, "failed")),
         provenance,
+        {name: _number(path, structure, name) for name in structure},
     )
 
 

@@ -19,12 +19,13 @@ from spicenn.compiler.execute import as_inputs
 from spicenn.compiler.jacobian import Linearisation, linearise
 from spicenn.compiler.probes import with_noise
 from spicenn.compiler.structural import TileMoments, tile_moments
+from spicenn.compiler.structure import MECHANISMS, mechanism_of, structure_variance
 from spicenn.compiler.threads import one_thread
 from spicenn.errors import CalibrationError, Status
 from spicenn.surrogate.calibration import observed
 from spicenn.surrogate.module import as_tensors
-from spicenn.surrogate.population import Surrogate
-from spicenn.surrogate.posterior import Posterior, Prior, infer
+from spicenn.surrogate.population import Surrogate, prior_of
+from spicenn.surrogate.posterior import Posterior, infer
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -66,10 +67,11 @@ def fit(
     """Learn what a design's chips have in common, and how far they differ.
 
     The technology gives the mean and spread of every tile's effective matrix. The
-    study corrects them: per layer the spread over chips, and one floor of unexplained
-    variance, by maximum likelihood of the outputs (type II: the cells are integrated
-    out); per weight the shared mean, as the average of the chips' most probable cells
-    shrunk by as much of it as chance explains (James and Stein).
+    study corrects them: per layer the cells' spread over chips, per mechanism that of
+    converters (gains and offsets), and one floor of unexplained variance, by maximum
+    likelihood of the outputs (type II: cells and converters are integrated out); per
+    weight the shared mean, as the average of the chips' most probable cells shrunk by as
+    much of it as chance explains (James and Stein).
 
     Parameters
     ----------
@@ -84,11 +86,13 @@ def fit(
     """
     study = _study(ds, design_of(ds, allow_include=allow_include, trust_model=trust_model))
     layers = [layer.name for layer in study.design.layers]
+    known = {mechanism_of(name) for name in structure_variance(study.design)}
+    mechanisms = [mechanism for mechanism in MECHANISMS if mechanism in known]
     shift = {moment.tile.name: torch.zeros_like(moment.mean) for moment in study.moments}
-    scale = dict.fromkeys(layers, 1.0)
+    scale = dict.fromkeys([*layers, *mechanisms], 1.0)
     floor = 0.0
     for _ in range(rounds):
-        prior = _prior(study, shift, scale, floor)
+        prior = prior_of(study.design, study.moments, shift, scale, floor)
         posteriors = [
             infer(
                 lambda weights: linearise(study.design, study.moments, weights, study.inputs),
@@ -103,7 +107,14 @@ def fit(
         correction = _shared(posteriors)
         shift = {name: value + correction[name] for name, value in shift.items()}
     return Surrogate(
-        study.design, shift, scale, floor, study.chips, study.failed, _provenance(ds, study)
+        study.design,
+        shift,
+        {name: scale[name] for name in layers},
+        floor,
+        study.chips,
+        study.failed,
+        _provenance(ds, study),
+        {name: scale[name] for name in mechanisms},
     )
 
 
@@ -169,26 +180,15 @@ def _spaced(available: int, wanted: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, max(0, available - 1), count).round().astype(np.int64))
 
 
-def _prior(
-    study: _Study, shift: Mapping[str, torch.Tensor], scale: Mapping[str, float], floor: float
-) -> Prior:
-    mean, variance = {}, {}
-    for moment in study.moments:
-        name = moment.tile.name
-        mean[name] = moment.mean + shift[name]
-        variance[name] = (moment.spread * scale[moment.tile.layer.name]).square()
-    return Prior(mean, variance, floor)
-
-
 def _spread(
     study: _Study, posteriors: list[Posterior], scale: Mapping[str, float], floor: float
 ) -> tuple[dict[str, float], float]:
-    """Maximise the likelihood of all chips over every layer's spread and the floor."""
+    """Maximise the likelihood of all chips over every spread's scale and the floor."""
     cases = [_case(study, posterior) for posterior in posteriors]
     names = [
-        layer.name
-        for layer in study.design.layers
-        if any(float(case.kernels[layer.name].diagonal().max()) > 0 for case in cases)
+        name
+        for name in scale
+        if any(float(case.kernels[name].diagonal().max()) > 0 for case in cases)
     ]
     power = float(np.mean([float(case.pseudo.square().mean()) for case in cases]))
     # The least floor is where float32 digital arithmetic already is.
@@ -225,7 +225,7 @@ class _Case:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Gradient of the log likelihood and Fisher information by theta.
 
-        theta : log of every layer's variance factor, and of the floor.
+        theta : log of every variance factor, and of the floor.
         Source: variance components by scoring (Searle, Casella, McCulloch 1992, ch. 6).
         """
         size = self.pseudo.numel()
@@ -247,17 +247,19 @@ class _Case:
 
 def _case(study: _Study, posterior: Posterior) -> _Case:
     linear: Linearisation = posterior.linear
-    prior = posterior.prior
-    delta = {name: weight - prior.mean[name] for name, weight in posterior.weights.items()}
-    kernels = {}
-    for layer in study.design.layers:
-        variance = {
+    mean = posterior.prior.mean
+    delta = {name: value - mean.get(name, 0.0) for name, value in posterior.weights.items()}
+    parts: dict[str, dict[str, torch.Tensor]] = {
+        layer.name: {
             moment.tile.name: moment.spread.square()
-            if moment.tile.layer is layer
-            else torch.zeros_like(moment.spread)
             for moment in study.moments
+            if moment.tile.layer is layer
         }
-        kernels[layer.name] = linear.kernel(linear, variance)
+        for layer in study.design.layers
+    }
+    for name, value in structure_variance(study.design).items():
+        parts.setdefault(mechanism_of(name), {})[name] = value
+    kernels = {name: linear.kernel(linear, variance) for name, variance in parts.items()}
     return _Case(posterior.residual + linear.apply(delta), kernels, linear.noise / study.trials)
 
 

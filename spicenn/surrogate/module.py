@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from torch import nn
 from spicenn.compiler import Design
 from spicenn.compiler.jacobian import flatten_outputs, linearise
 from spicenn.compiler.structural import TileMoments, forward, tile_moments
+from spicenn.compiler.structure import Parameters, realise, structure_variance
 from spicenn.seeds import Purpose, generator
 
 
@@ -31,7 +33,7 @@ class Prediction(NamedTuple):
 
 
 class ChipModel(nn.Module):
-    """The design's program with effective matrices as tiles.
+    """The design's program with effective matrices as tiles, converters' errors in them.
 
     Takes and returns what the compiled model does. In ``eval()`` it is deterministic;
     in ``train()`` every forward is one noisy read and, with ``vary_cells``, one draw
@@ -40,9 +42,10 @@ class ChipModel(nn.Module):
 
     Parameters
     ----------
-    weights : per tile name, (wordline, output · slice) over g_max - g_min.
-    draws : per tile name, (draw, wordline, output · slice) deviations of possible
-        cells from ``weights``.
+    parameters : of the most probable chip: per tile name (wordline, output · slice) over
+        g_max - g_min, and its converters as ``compiler.structure`` has them, zero where
+        left out.
+    draws : of possible chips, (draw, …) deviations from the parameters; zero where left out.
     floor : variance of an output that the model cannot explain.
     seed : of the noise that ``train()`` draws.
     provenance : where it comes from, as text.
@@ -52,7 +55,7 @@ class ChipModel(nn.Module):
     def __init__(
         self,
         design: Design,
-        weights: Mapping[str, torch.Tensor],
+        parameters: Parameters,
         draws: Mapping[str, torch.Tensor],
         *,
         floor: float,
@@ -68,29 +71,44 @@ class ChipModel(nn.Module):
         self.vary_cells = False
         self._moments = tile_moments(design) if moments is None else moments
         self._rng = generator(seed, Purpose.TRAINING)
-        for name in self._names:
-            self.register_buffer(f"weight_{name}", weights[name].clone())
-            self.register_buffer(f"draws_{name}", draws[name].to(torch.float32))
+        count = len(draws[self.design.tiles[0].name]) if self.design.tiles else 0
+        for name, (buffer, shape) in self._buffers_of.items():
+            value = parameters.get(name, torch.zeros(shape, dtype=torch.float64))
+            self.register_buffer(f"weight_{buffer}", value.clone())
+            drawn = draws.get(name, torch.zeros(count, *shape))
+            self.register_buffer(f"draws_{buffer}", drawn.to(torch.float32))
         self.eval()
 
     @property
     def _names(self) -> list[str]:
         return [tile.name for tile in self.design.tiles]
 
+    @cached_property
+    def _buffers_of(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """How the buffers of every parameter are called, and its shape."""
+        return parameter_buffers(self.design)
+
     @property
     def draws(self) -> int:
         """How many draws of the cells there are."""
         return len(self.get_buffer(f"draws_{self._names[0]}")) if self._names else 0
 
-    def weights(self, draw: int | None = None) -> dict[str, torch.Tensor]:
-        """Effective matrices per tile name: the most probable ones, or one draw."""
+    def parameters_of(self, draw: int | None = None) -> dict[str, torch.Tensor]:
+        """Cells and converters of the most probable chip, or of one draw."""
         result = {}
-        for name in self._names:
-            weight = self.get_buffer(f"weight_{name}").to(torch.float64)
+        for name, (buffer, _) in self._buffers_of.items():
+            value = self.get_buffer(f"weight_{buffer}").to(torch.float64)
             if draw is not None:
-                weight = weight + self.get_buffer(f"draws_{name}")[draw]
-            result[name] = weight
+                value = value + self.get_buffer(f"draws_{buffer}")[draw]
+            result[name] = value
         return result
+
+    def weights(self, draw: int | None = None) -> dict[str, torch.Tensor]:
+        """Effective matrices per tile name: the most probable ones, or one draw.
+
+        Gains of converters are in them. Offsets are beside them, see ``parameters_of``.
+        """
+        return realise(self.design.tiles, self.parameters_of(draw)).weights
 
     def forward(self, *inputs: torch.Tensor) -> Any:
         """Return the model's output, or a tuple of several."""
@@ -98,17 +116,18 @@ class ChipModel(nn.Module):
         if self.training and self.vary_cells and self.draws:
             draw = int(self._rng.integers(self.draws))
         noise = self._rng if self.training else None
-        outputs = forward(self.design, self._moments, self.weights(draw), inputs, noise=noise)
+        chip = self.parameters_of(draw)
+        outputs = forward(self.design, self._moments, chip, inputs, noise=noise)
         return outputs if len(outputs) > 1 else outputs[0]
 
     def predict(self, *inputs: torch.Tensor) -> Prediction:
         """Mean and standard deviation of one read; linear in the noise, free of ``train()``."""
-        linear = linearise(self.design, self._moments, self.weights(), inputs)
+        linear = linearise(self.design, self._moments, self.parameters_of(), inputs)
         read = linear.noise.diagonal(dim1=1, dim2=2)
         variance = read + self.floor
         with torch.no_grad():
             for draw in range(self.draws):
-                outputs = forward(self.design, self._moments, self.weights(draw), inputs)
+                outputs = forward(self.design, self._moments, self.parameters_of(draw), inputs)
                 error = flatten_outputs(outputs).to(torch.float64) - linear.value
                 variance = variance + error.square() / self.draws
         return Prediction(linear.value, variance.sqrt(), read.sqrt())
@@ -139,6 +158,20 @@ class ChipModel(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.design!r}, {self.draws} draws"
+
+
+def parameter_buffers(design: Design) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Every parameter's name to that of its buffers, without "." and ":", and its shape.
+
+    Cells are called as their tile, converters ``structure_0``, … in the order of their keys.
+    """
+    result: dict[str, tuple[str, tuple[int, ...]]] = {
+        tile.name: (tile.name, (tile.g_target.shape[0], tile.g_target.shape[1] // 2))
+        for tile in design.tiles
+    }
+    for index, (name, value) in enumerate(structure_variance(design).items()):
+        result[name] = (f"structure_{index}", tuple(value.shape))
+    return result
 
 
 def as_tensors(inputs: tuple[np.ndarray[Any, Any], ...]) -> tuple[torch.Tensor, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 from spicenn.compiler import Design
 from spicenn.compiler.probes import draw_chip
 from spicenn.compiler.structural import TileMoments, tile_moments
+from spicenn.compiler.structure import mechanism_of, structure_variance
 from spicenn.seeds import Purpose, generator
 from spicenn.surrogate.module import ChipModel
 from spicenn.surrogate.posterior import Prior
@@ -33,6 +34,9 @@ class Surrogate:
         read noise explain.
     chips, failed : chips of the study that were used, that were left out.
     provenance : what it was fitted to, as text.
+    structure_scale : per mechanism of converters that the technology has on
+        (``periphery.adc.gain``, …), their spread over what the technology says; 1 where
+        left out.
     """
 
     design: Design
@@ -42,6 +46,7 @@ class Surrogate:
     chips: int
     failed: int
     provenance: Mapping[str, str]
+    structure_scale: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def moments(self) -> tuple[TileMoments, ...]:
@@ -50,14 +55,14 @@ class Surrogate:
 
     @cached_property
     def prior(self) -> Prior:
-        """Mean and variance of every effective weight of an unseen chip."""
-        mean, variance = {}, {}
-        for moment in self.moments:
-            name = moment.tile.name
-            mean[name] = moment.mean + self.shift[name]
-            scale = self.spread_scale[moment.tile.layer.name]
-            variance[name] = (moment.spread * scale).square()
-        return Prior(mean, variance, self.floor)
+        """Mean and variance of every parameter of an unseen chip."""
+        return prior_of(
+            self.design,
+            self.moments,
+            self.shift,
+            {**self.spread_scale, **self.structure_scale},
+            self.floor,
+        )
 
     def module(self, *, draws: int = 16, seed: int = 0) -> ChipModel:
         """Return the population model as a module.
@@ -70,13 +75,16 @@ class Surrogate:
         """
         prior = self.prior
         rng = generator(seed, Purpose.TRAINING, layer=1)
-        chips = [draw_chip(self.moments, rng) for _ in range(draws)]
+        known = structure_variance(self.design)
+        chips = [draw_chip(self.moments, rng, known) for _ in range(draws)]
+        middle = {moment.tile.name: moment.mean for moment in self.moments}
+        scale = {moment.tile.name: self.spread_scale[moment.tile.layer.name]
+                 for moment in self.moments}  # fmt: skip
+        scale |= {name: self.structure_scale.get(mechanism_of(name), 1.0) for name in known}
         deviations = {}
-        for moment in self.moments:
-            name = moment.tile.name
-            scale = self.spread_scale[moment.tile.layer.name]
-            parts = [(chip[name] - moment.mean) * scale for chip in chips]
-            deviations[name] = torch.stack(parts) if parts else torch.zeros(0, *moment.mean.shape)
+        for name, value in prior.variance.items():
+            parts = [(chip[name] - middle.get(name, 0.0)) * scale[name] for chip in chips]
+            deviations[name] = torch.stack(parts) if parts else torch.zeros(0, *value.shape)
         return ChipModel(
             self.design,
             prior.mean,
@@ -112,3 +120,28 @@ class Surrogate:
             f"Surrogate({self.design!r}, {self.chips} chips, {self.failed} left out, "
             f"floor {np.sqrt(self.floor):.3g})"
         )
+
+
+def prior_of(
+    design: Design,
+    moments: Sequence[TileMoments],
+    shift: Mapping[str, torch.Tensor],
+    scale: Mapping[str, float],
+    floor: float,
+) -> Prior:
+    """What the technology says of a chip's parameters, corrected by a study.
+
+    Parameters
+    ----------
+    shift : per tile name, added to the mean.
+    scale : of standard deviations, by layer name (its cells) and mechanism (its converters,
+        1 where left out).
+    """
+    mean = {moment.tile.name: moment.mean + shift[moment.tile.name] for moment in moments}
+    variance = {
+        moment.tile.name: (moment.spread * scale[moment.tile.layer.name]).square()
+        for moment in moments
+    }
+    for name, value in structure_variance(design).items():
+        variance[name] = value * scale.get(mechanism_of(name), 1.0) ** 2
+    return Prior(mean, variance, floor)

@@ -1,4 +1,9 @@
-"""Gaussian posterior of a chip's cells given outputs: Gauss–Newton in the dual."""
+"""Gaussian posterior of a chip's parameters given outputs: Gauss–Newton in the dual.
+
+Parameters are its cells and its converters' gains and offsets (``compiler.structure``). A gain
+multiplies what cells do, which no Gaussian over effective matrices says; over the parameters
+themselves the prior is independent, and the derivatives carry the product.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +15,18 @@ import torch
 
 from spicenn.compiler.jacobian import Linearisation
 from spicenn.compiler.probes import with_noise
-from spicenn.compiler.product import Weights
+from spicenn.compiler.structure import Parameters
 
-# Weights to their linearisation at the probes.
-Linearise = Callable[[Weights], Linearisation]
+# Parameters to the linearisation at the probes about them.
+Linearise = Callable[[Parameters], Linearisation]
 
 
 @dataclass(frozen=True, eq=False)
 class Prior:
     """What is known of a chip before its probes.
 
-    mean, variance : per tile name, (wordline, output · slice).
+    mean : per tile name (wordline, output · slice); that of converters is zero.
+    variance : of every parameter, independent.
     floor : variance of an output that the model cannot explain.
     """
 
@@ -31,9 +37,9 @@ class Prior:
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """Laplace approximation at the most probable cells.
+    """Laplace approximation at the most probable parameters.
 
-    weights : per tile name, the most probable effective matrix.
+    weights : the most probable parameters, per tile name the cells' effective matrix.
     linear : outputs and derivatives there.
     factor : Cholesky factor of the outputs' covariance J V Jᵀ + noise.
     noise : (sample, output, output), floor included.
@@ -65,7 +71,7 @@ class Posterior:
         return linear.blocks(self.prior.variance) - torch.einsum("onk,onl->nkl", w, w)
 
     def draw(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """Draw the cells' deviation from the most probable ones (Matheron's rule)."""
+        """Draw the parameters' deviation from the most probable ones (Matheron's rule)."""
         deviation = {
             name: value.sqrt() * torch.as_tensor(rng.standard_normal(tuple(value.shape)))
             for name, value in self.prior.variance.items()
@@ -75,7 +81,7 @@ class Posterior:
         root = torch.linalg.cholesky(self.noise)
         seen = seen + torch.einsum("nkl,nl->nk", root, xi)
         alpha = torch.cholesky_solve(seen.reshape(-1, 1), self.factor).reshape(seen.shape)
-        correction = self.linear.adjoint(alpha)
+        correction = self.linear.adjoint(alpha, deviation)
         return {
             name: value - self.prior.variance[name] * correction[name]
             for name, value in deviation.items()
@@ -85,11 +91,11 @@ class Posterior:
 def infer(
     linearise: Linearise, prior: Prior, target: torch.Tensor, *, trials: int, iterations: int
 ) -> Posterior:
-    """Most probable cells and their covariance, given outputs.
+    """Most probable parameters and their covariance, given outputs.
 
-    Minimises ½ Σ rᵀ (noise)⁻¹ r + ½ δᵀ V⁻¹ δ over the cells' deviations δ from the
+    Minimises ½ Σ rᵀ (noise)⁻¹ r + ½ δᵀ V⁻¹ δ over the parameters' deviations δ from the
     prior mean by Gauss–Newton with step halving, each step solved with the outputs'
-    covariance (samples · outputs squared) and not with the cells'.
+    covariance (samples · outputs squared) and not with the parameters'.
 
     Parameters
     ----------
@@ -97,12 +103,12 @@ def infer(
     trials : reads behind each target.
     iterations : linearisations at most.
     """
-    delta = {name: torch.zeros_like(value) for name, value in prior.mean.items()}
+    delta = {name: torch.zeros_like(value) for name, value in prior.variance.items()}
     linear = linearise(prior.mean)
     noise = _noise(linear, prior, trials)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(noise))
 
-    def cost(linear: Linearisation, delta: Weights) -> float:
+    def cost(linear: Linearisation, delta: Parameters) -> float:
         r = target - linear.value
         misfit = float(torch.einsum("nk,nkl,nl->", r, inverse, r))
         return misfit + sum(
@@ -116,12 +122,13 @@ def infer(
         pseudo = target - linear.value + linear.apply(delta)
         alpha = torch.cholesky_solve(pseudo.reshape(-1, 1), factor).reshape(pseudo.shape)
         ahead = {
-            name: prior.variance[name] * value for name, value in linear.adjoint(alpha).items()
+            name: prior.variance[name] * value
+            for name, value in linear.adjoint(alpha, delta).items()
         }
         step, moved = 1.0, False
         while step > 0.05:
             tried = {name: (1 - step) * delta[name] + step * ahead[name] for name in delta}
-            there = linearise({name: prior.mean[name] + tried[name] for name in tried})
+            there = linearise(_about(prior, tried))
             new = cost(there, tried)
             if new < best:
                 moved = True
@@ -133,8 +140,15 @@ def infer(
         factor = _factor(linear, prior, noise)
         if gain < 3e-3 * best:
             break
-    weights = {name: prior.mean[name] + delta[name] for name in delta}
-    return Posterior(weights, linear, factor, noise, prior, target)
+    return Posterior(_about(prior, delta), linear, factor, noise, prior, target)
+
+
+def _about(prior: Prior, delta: Parameters) -> dict[str, torch.Tensor]:
+    """The prior's mean and a deviation from it."""
+    return {
+        name: prior.mean[name] + value if name in prior.mean else value
+        for name, value in delta.items()
+    }
 
 
 def _noise(linear: Linearisation, prior: Prior, trials: int) -> torch.Tensor:

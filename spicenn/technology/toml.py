@@ -129,6 +129,10 @@ def to_dict(technology: Technology) -> dict[str, Any]:
     data["cell"]["osdi"] = list(data["cell"]["osdi"])
     if not data["cell"]["osdi"]:  # as it was before there were any
         del data["cell"]["osdi"]
+    for side in ("dac", "adc"):
+        for error in ("gain", "offset"):
+            if not data["periphery"][side][error]:
+                del data["periphery"][side][error]
     return data
 
 

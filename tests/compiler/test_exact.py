@@ -105,6 +105,42 @@ def test_in_double_it_is_exact_however_numbers_are_mapped(
     assert np.abs(straight - expected[0]).max() > 1e-3 * np.abs(expected[0]).max()
 
 
+@pytest.mark.parametrize("drive", ["bipolar", "two-phase", "offset"])
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        Mapping(),
+        Mapping(bias="digital"),
+        Mapping(input_bits=6, dac_bits=2, slices=2, cell_bits=3),
+        Mapping(adc_bits=5, input_bits=4, dac_bits=2, slices=2, cell_bits=2),
+    ],
+    ids=["row", "digital", "bits", "converted"],
+)
+@pytest.mark.parametrize("name", ["mlp", "grouped-dilated-cnn"])
+def test_in_double_gains_and_offsets_of_converters_are_exact(
+    name: str, mapping: Mapping, drive: str
+) -> None:
+    """Steps of ADCs and pulses of DACs, slices and bias rows included; the state holds them."""
+    errors = {f"periphery.{side}.{which}": 0.1 for side in ("adc", "dac")
+              for which in ("gain", "offset")}  # fmt: skip
+    chip, inputs = chip_of(
+        name,
+        torch.float64,
+        technology=WIRED.replace({**errors, "drive": drive}),
+        mapping=mapping,
+        tile=Tile(5, 2 * mapping.slices * 2),
+    )
+    module = chip.to_torch()
+    expected = run(chip, inputs)
+    agree(called(module, inputs), expected, 1e-8)
+    again = ChipModule(chip.design)
+    again.load_state_dict(module.state_dict())
+    agree(called(again, inputs), expected, 1e-8)
+    nominal = chip.design.with_technology(dict.fromkeys(errors, 0.0)).sample(chip=3, seed=1)
+    straight = called(nominal.to_torch(), inputs)[0].numpy()
+    assert np.abs(straight - expected[0]).max() > 1e-2 * np.abs(expected[0]).max()
+
+
 @pytest.mark.parametrize(
     "name", ["same-even-kernel", "conv1d", "depthwise", "resnet-block", "transformer-encoder"]
 )

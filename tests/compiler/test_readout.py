@@ -370,5 +370,7 @@ def test_ngspice_and_nodal_agree_on_a_chip_with_converter_errors():
     np.testing.assert_allclose(chip.run(x), chip.run(x, "nodal"), rtol=1e-7, atol=1e-9)
 
 
-def test_matrices_name_the_errors_of_converters_that_they_do_not_hold():
-    assert set(readout.beyond_matrices(design_of(ERRORS)[0])) == set(ERRORS)
+def test_matrices_hold_the_errors_of_converters_and_not_their_steps():
+    assert readout.beyond_matrices(design_of(ERRORS, adc_bits=6)[0]) == ()
+    stepped = design_of({**ERRORS, "periphery.adc.dnl": 0.3}, adc_bits=6)[0]
+    assert readout.beyond_matrices(stepped) == ("periphery.adc",)

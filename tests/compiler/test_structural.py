@@ -14,6 +14,7 @@ from spicenn.compiler.jacobian import flatten_outputs, linearise
 from spicenn.compiler.pipeline import compile
 from spicenn.compiler.probes import descent, draw_chip, probe_vectors, remaining_variance
 from spicenn.compiler.structural import forward, tile_moments
+from spicenn.compiler.structure import chip_structure, structure_variance
 from spicenn.engines.laws import law_of
 from spicenn.errors import InputError, SpicennWarning
 from spicenn.kirchhoff.currents import effective_matrix
@@ -47,6 +48,14 @@ CASES = {
     "two-phase": (mlp, (6,), Tile(4, 8), Mapping(slices=2, cell_bits=3), "two-phase"),
     "offset": (mlp, (6,), Tile(), Mapping(bias="digital"), "offset"),
     "convolution": (TwoUses, (2, 4, 4), Tile(8, 16), Mapping(), "bipolar"),
+}
+
+
+CONVERTERS = {
+    "periphery.adc.gain": 0.3,
+    "periphery.adc.offset": 0.1,
+    "periphery.dac.gain": 0.15,
+    "periphery.dac.offset": 0.05,
 }
 
 
@@ -89,12 +98,28 @@ def test_with_a_chips_matrices_it_is_the_chip(case: str, bits: dict[str, int]) -
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_its_noise_is_the_chips(case: str) -> None:
+@pytest.mark.parametrize("bits", [{}, {"input_bits": 6, "adc_bits": 8, "dac_bits": 2}])
+def test_with_a_chips_converters_as_well_it_is_the_chip(case: str, bits: dict[str, int]) -> None:
+    design, x = made(case, **bits)
+    quiet = design.with_technology({**CONVERTERS, "read_noise": 0.0, "bandwidth": 0.0})
+    expected = quiet.sample(3, seed=1).run(x, engine="nodal")
+    cells, converters = weights_of(quiet, 3), chip_structure(quiet, 3, 1)
+    moments = tile_moments(quiet)
+    (found,) = forward(quiet, moments, {**cells, **converters}, [x])
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-6)
+    (without,) = forward(quiet, moments, cells, [x])
+    assert np.abs(without.numpy() - expected).max() > 1e-2
+
+
+@pytest.mark.parametrize("converters", [{}, CONVERTERS], ids=["nominal", "converters"])
+@pytest.mark.parametrize("case", CASES)
+def test_its_noise_is_the_chips(case: str, converters: dict[str, float]) -> None:
     design, x = made(case)
+    design = design.with_technology(converters)
     moments = tile_moments(design)
     reads = design.sample(3, seed=1).run(x, engine="nodal", trials=150).std(0)
     rng = np.random.default_rng(0)
-    weights = weights_of(design, 3)
+    weights = {**weights_of(design, 3), **chip_structure(design, 3, 1)}
     drawn = np.stack(
         [forward(design, moments, weights, [x], noise=rng)[0].numpy() for _ in range(150)]
     ).std(0)
@@ -147,12 +172,14 @@ def test_mean_and_spread_are_those_of_many_chips_whatever_the_cell(preset: str) 
     assert 0.97 < np.mean(np.std(drawn, axis=0) / moment.spread.numpy()) < 1.03
 
 
+@pytest.mark.parametrize("converters", [{}, CONVERTERS], ids=["nominal", "converters"])
 @pytest.mark.parametrize("case", CASES)
-def test_derivatives_in_factors_are_the_jacobian(case: str) -> None:
+def test_derivatives_in_factors_are_the_jacobian(case: str, converters: dict[str, float]) -> None:
     design, x = made(case)
+    design = design.with_technology(converters)
     moments = tile_moments(design)
     rng = np.random.default_rng(0)
-    weights = draw_chip(moments, rng)
+    weights = draw_chip(moments, rng, structure_variance(design))
     linear = linearise(design, moments, weights, [x])
 
     names = list(weights)
@@ -190,14 +217,20 @@ def test_derivatives_in_factors_are_the_jacobian(case: str) -> None:
     for index in range(len(x)):
         part = slice(index * k, (index + 1) * k)
         same(blocks[index], kernel[part, part], scale**2)
+    columns = torch.as_tensor(rng.standard_normal((*linear.value.shape, 3)))
+    spread = torch.cat(list(linear.spread_of(columns, split(variance)).values()))
+    flat = columns.reshape(-1, 3)
+    torch.testing.assert_close(spread.T @ spread, flat.T @ kernel @ flat, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("converters", [{}, CONVERTERS], ids=["nominal", "converters"])
 @pytest.mark.parametrize("case", ["plain", "convolution"])
-def test_descent_is_the_gradient_of_what_remains(case: str) -> None:
+def test_descent_is_the_gradient_of_what_remains(case: str, converters: dict[str, float]) -> None:
     design, x = made(case)
-    moments = tile_moments(design)
-    weights = draw_chip(moments, np.random.default_rng(0))
-    variance = {moment.tile.name: moment.spread**2 for moment in moments}
+    design = design.with_technology(converters)
+    moments, structure = tile_moments(design), structure_variance(design)
+    weights = draw_chip(moments, np.random.default_rng(0), structure)
+    variance = {moment.tile.name: moment.spread**2 for moment in moments} | structure
     targets = linearise(design, moments, weights, [x[4:]])
     probes = (0.9 * x[:4]).requires_grad_()
     seen = linearise(design, moments, weights, [probes], differentiable=True)
