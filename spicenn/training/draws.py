@@ -19,17 +19,24 @@ class Draws:
     ----------
     seed : of the stream. Raises InputError for a bad one.
     chips : how many chips there are to be in force, 0 for none.
+    part : tells streams of one seed apart: 3 is a network's own, others are of what is beside
+        it (see where they are made).
     """
 
-    def __init__(self, seed: int, chips: int = 0) -> None:
+    def __init__(self, seed: int, chips: int = 0, *, part: int = 3) -> None:
         self.chips, self.chip = chips, 0
         # NumPy's key makes of any seed one that torch takes.
-        words = generator(seed, Purpose.TRAINING, layer=3)
+        words = generator(seed, Purpose.TRAINING, layer=part)
         self._generator = torch.Generator().manual_seed(int(words.integers(2**63 - 1)))
 
     def normal(self, shape: Any, like: torch.Tensor) -> torch.Tensor:
         """Standard normal numbers of a shape, of another tensor's dtype and device."""
         drawn = torch.randn(shape, generator=self._generator, dtype=like.dtype)
+        return drawn if like.device.type == "cpu" else drawn.to(like.device)
+
+    def uniform(self, like: torch.Tensor) -> torch.Tensor:
+        """Numbers in [0, 1) of another tensor's shape, dtype and device."""
+        drawn = torch.rand(like.shape, generator=self._generator, dtype=like.dtype)
         return drawn if like.device.type == "cpu" else drawn.to(like.device)
 
     def next_chip(self) -> None:

@@ -70,8 +70,13 @@ class Wiring:
         return self._solved(weight, bias, scale, full)
 
     def refresh(self) -> None:
-        """Look at the exact solution again at the next pass."""
+        """Look at the exact solution again at the next pass, and count passes from there.
+
+        Two networks with the same weights then go on alike, whatever was before: a training
+        run that is resumed needs nothing of it.
+        """
         self._corrections.clear()
+        self._passes = 0
 
     def _solved(
         self,
