@@ -4,9 +4,11 @@
 
 A is a chip's own. Over chips it is matrix normal, A ~ N(Ā, U ⊗ V) with U over inputs and V
 over outputs, which few chips fix: every output of every chip says something about U, every
-input about V. Ā, U, V and the variance of e are found by expectation–maximisation of their
+input about V. Ā, U and V are found by expectation–maximisation of their
 likelihood (Dempster, Laird, Rubin 1977; matrix normal: Dutilleul 1999). A's posterior is
-ridge regression with U and V as the ridge.
+ridge regression with U and V as the ridge. The variance of e beyond read noise is what makes
+held-out samples of held-out chips likeliest: where there are as many features as samples,
+what is left over of the samples that were fitted says nothing.
 """
 
 from __future__ import annotations
@@ -19,8 +21,17 @@ import torch
 
 from spicenn.compiler.threads import one_thread
 from spicenn.errors import CalibrationError
-from spicenn.surrogate.latent import Decoded, Decoder, Ideal, LatentSurrogate, ideal_of
-from spicenn.surrogate.records import Record, read_record
+from spicenn.surrogate.latent import (
+    Decoded,
+    Decoder,
+    Ideal,
+    LatentSurrogate,
+    Part,
+    best_floor,
+    principal,
+    split,
+)
+from spicenn.surrogate.records import read_record
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -71,7 +82,7 @@ class LinearSurrogate(LatentSurrogate):
 
 @one_thread()
 def fit_linear(
-    ds: xr.Dataset, *, rank: int = 64, iterations: int = 30, **reading: Any
+    ds: xr.Dataset, *, rank: int = 64, iterations: int = 30, seed: int = 0, **reading: Any
 ) -> LinearSurrogate:
     """Learn the linear baseline from a study's record.
 
@@ -80,47 +91,48 @@ def fit_linear(
     rank : principal components of the inputs that A maps, at most; less where a chip would
         have too many coefficients.
     iterations : steps of expectation–maximisation at most.
+    seed : of the chips and samples that are held out to learn the variance of e.
     reading : as of ``records.read_record``.
 
-    Raises CalibrationError where fewer than two chips came out.
+    Raises CalibrationError where fewer than two chips, or four samples, came out.
     """
     if rank < 1 or iterations < 1:
         raise CalibrationError("rank and iterations must be at least 1")
     record = read_record(ds, least=2, **reading)
-    ideal = ideal_of(record.design, record.inputs)
-    residual = record.target - ideal.value
-    outputs = residual.shape[2]
-    centre = ideal.flat.mean(0)
-    _, size, directions = torch.linalg.svd(ideal.flat - centre, full_matrices=False)
-    most = int((size > 1e-9 * size.max().clamp_min(1e-300)).sum()) if len(size) else 0
-    rank = max(0, min(rank, most, _COEFFICIENTS // max(1, outputs) - 1))
-    decoder = LinearDecoder(
-        outputs,
-        (rank + 1) * outputs,
-        {"inputs": ideal.flat.shape[1], "rank": rank},
-    )
-    # Components of an rms of one where they are largest; the others keep their proportion.
-    scale = size[0] / len(ideal.flat) ** 0.5 if rank else torch.ones(())
-    decoder.get_buffer("centre").copy_(centre)
-    decoder.get_buffer("components").copy_(directions[:rank].T / scale)
-    found = _maximise(decoder.features(ideal), residual, iterations)
-    decoder.get_buffer("shared").copy_(found.mean)
-    decoder.get_buffer("left").copy_(found.left)
-    decoder.get_buffer("right").copy_(found.right)
-    _split(decoder, found.variance, record)
+    part = record.part()
+    parts = split(part, seed)
+    _, factor = best_floor(_decoder(parts.learn, rank, iterations), parts)
+    decoder = _decoder(part, rank, iterations)
+    decoder.get_buffer("floor").copy_(factor * part.power)
     return LinearSurrogate(
         record.design,
         decoder,
-        record.trials,
         record.chips,
         record.failed,
-        {**record.provenance(), "family": "linear"},
+        {**record.provenance(), "family": "linear", "fit_seed": str(seed)},
     )
 
 
+def _decoder(part: Part, rank: int, iterations: int) -> LinearDecoder:
+    outputs = part.residual.shape[2]
+    centre, components = principal(
+        part.ideal.flat, max(0, min(rank, _COEFFICIENTS // max(1, outputs) - 1))
+    )
+    inputs, rank = components.shape
+    decoder = LinearDecoder(outputs, (rank + 1) * outputs, {"inputs": inputs, "rank": rank})
+    decoder.get_buffer("centre").copy_(centre)
+    decoder.get_buffer("components").copy_(components)
+    found = matrix_normal(decoder.features(part.ideal), part.residual, iterations)
+    for name in ("left", "right"):
+        decoder.get_buffer(name).copy_(getattr(found, name))
+    decoder.get_buffer("shared").copy_(found.mean)
+    decoder.get_buffer("read").copy_(part.read.mean(0))
+    return decoder
+
+
 @dataclass(frozen=True, eq=False)
-class _MatrixNormal:
-    """mean (feature, output); U = left leftᵀ, V = right rightᵀ; variance (output,) of e."""
+class MatrixNormal:
+    """mean (feature, output); U = left leftᵀ, V = right rightᵀ; variance of e, of every output."""
 
     mean: torch.Tensor
     left: torch.Tensor
@@ -128,7 +140,7 @@ class _MatrixNormal:
     variance: torch.Tensor
 
 
-def _maximise(features: torch.Tensor, residual: torch.Tensor, iterations: int) -> _MatrixNormal:
+def matrix_normal(features: torch.Tensor, residual: torch.Tensor, iterations: int) -> MatrixNormal:
     """Expectation–maximisation; residual is (chip, sample, output)."""
     chips, samples, outputs = residual.shape
     size = features.shape[1]
@@ -170,18 +182,10 @@ def _maximise(features: torch.Tensor, residual: torch.Tensor, iterations: int) -
         right = w @ _root(outer / (chips * size))
         if abs(sigma / before - 1) < 1e-3:
             break
-    return _MatrixNormal(mean, left, right, each)
+    return MatrixNormal(mean, left, right, each)
 
 
 def _root(matrix: torch.Tensor) -> torch.Tensor:
     ridge = _RIDGE * float(matrix.diagonal().mean()) + 1e-30
     root: torch.Tensor = torch.linalg.cholesky(matrix + ridge * torch.eye(len(matrix)))
     return root
-
-
-def _split(decoder: Decoder, variance: torch.Tensor, record: Record) -> None:
-    """Share the variance of e out between read noise and what the model leaves out."""
-    read = variance if record.read is None else record.read.mean(0)
-    single = variance - read / record.trials
-    decoder.get_buffer("read").copy_(read)
-    decoder.get_buffer("floor").copy_(single.clamp_min(1e-12 * float(variance.mean())))

@@ -33,6 +33,10 @@ from spicenn.surrogate.module import Prediction, as_tensors
 
 # Values per sample of one layer that a decoder may look at.
 _WIDEST = 1024
+# Samples that a held-out chip is known by.
+_KNOWN = 48
+# Unexplained variance that is tried, over the outputs' mean square deviation.
+_FLOORS = tuple(float(f) for f in np.logspace(-6, 0, 19))
 
 
 class Ideal(NamedTuple):
@@ -86,6 +90,19 @@ class Decoder(nn.Module):
         raise NotImplementedError
 
 
+def principal(values: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Centre (value,) of (sample, value), and leading components (value, at most rank).
+
+    The first component has an rms of one; the others keep their proportion to it.
+    """
+    centre = values.mean(0)
+    _, size, directions = torch.linalg.svd(values - centre, full_matrices=False)
+    if not len(size) or float(size[0]) <= 0:
+        return centre, torch.zeros(values.shape[1], 0, dtype=torch.float64)
+    kept = min(rank, int((size > 1e-9 * size[0]).sum()))
+    return centre, directions[:kept].T * (len(values) ** 0.5 / float(size[0]))
+
+
 def ideal_of(design: Design, inputs: tuple[torch.Tensor, ...]) -> Ideal:
     """Run the ideal network; differentiable by its inputs."""
     constants = {name: torch.as_tensor(array) for name, array in design.constants.items()}
@@ -136,17 +153,99 @@ def condition(
     Parameters
     ----------
     basis : (sample, output, latent).
-    variance, residual : (sample, output).
+    variance : (sample, output).
+    residual : (…, sample, output); the posterior's mean is then (…, latent).
     """
     rows = basis.flatten(0, 1)
     weighted = rows / variance.flatten()[:, None]
     precision = torch.eye(rows.shape[1], dtype=torch.float64) + weighted.T @ rows
     factor = torch.linalg.cholesky(precision)
-    mean = torch.cholesky_solve((weighted.T @ residual.flatten())[:, None], factor)[:, 0]
+    seen = residual.flatten(-2) @ weighted
+    mean = torch.cholesky_solve(seen.reshape(-1, rows.shape[1]).T, factor).T.reshape(seen.shape)
     unit = torch.eye(len(factor), dtype=torch.float64)
     root = torch.linalg.solve_triangular(factor.T, unit, upper=True)
     # One layout in memory, so that a saved one gives the same last bits.
     return LatentPosterior(mean, root.contiguous())
+
+
+class Part(NamedTuple):
+    """A part of a study: the ideal network at some samples, and some chips there.
+
+    residual : (chip, sample, output), what the chips gave less the ideal output.
+    read : (sample, output), variance of one read.
+    trials : reads behind each residual.
+    """
+
+    ideal: Ideal
+    residual: torch.Tensor
+    read: torch.Tensor
+    trials: int
+
+    @property
+    def power(self) -> torch.Tensor:
+        """Mean square deviation of every output; (output,)."""
+        power = self.residual.square().mean((0, 1))
+        return power.clamp_min(max(1e-6 * float(power.max()), 1e-24))
+
+    def of(self, chips: NDArray[np.int64] | slice, samples: NDArray[np.int64]) -> Part:
+        """Some of the chips at some of the samples."""
+        at = Ideal(
+            tuple(y[samples] for y in self.ideal.outputs),
+            self.ideal.value[samples],
+            self.ideal.flat[samples],
+            self.ideal.hidden[samples],
+        )
+        residual = self.residual[chips][:, samples]
+        return Part(at, residual, self.read[samples], self.trials)
+
+
+class Split(NamedTuple):
+    """Three quarters of chips and samples to learn from; the other chips, to be predicted.
+
+    learn : chips and samples of the larger part.
+    known : other chips at its samples, as many as a calibration has.
+    unseen : the same chips at the other samples.
+    """
+
+    learn: Part
+    known: Part
+    unseen: Part
+
+
+def split(part: Part, seed: int) -> Split:
+    """Hold a quarter of chips and samples out, at least one of each."""
+    rng = generator(seed, Purpose.TRAINING, layer=3)
+    chips, samples = (rng.permutation(n) for n in part.residual.shape[:2])
+    c, n = max(1, len(chips) // 4), max(1, len(samples) // 4)
+    out, rest = np.sort(chips[:c]), np.sort(samples[n:])
+    known, new = np.sort(samples[n:][:_KNOWN]), np.sort(samples[:n])
+    return Split(part.of(np.sort(chips[c:]), rest), part.of(out, known), part.of(out, new))
+
+
+@torch.no_grad()
+def best_floor(decoder: Decoder, parts: Split) -> tuple[float, float]:
+    """How much variance a decoder leaves unexplained of chips that it was not fitted to.
+
+    Unseen samples of held-out chips are predicted from known ones, as in a calibration.
+
+    Returns
+    -------
+    Their mean negative log likelihood, and the floor that makes it least, over the
+    outputs' mean square deviation.
+    """
+    seen, new = decoder(parts.known.ideal), decoder(parts.unseen.ideal)
+    scores = []
+    for factor in _FLOORS:
+        floor = factor * parts.learn.power
+        around, noise = (part.read / part.trials + floor for part in (parts.known, parts.unseen))
+        roots = condition(seen.basis, around, (parts.known.residual - seen.mean))
+        spread = (new.basis @ roots.root).square().sum(-1)
+        error = (
+            parts.unseen.residual - new.mean - torch.einsum("nod,cd->cno", new.basis, roots.mean)
+        )
+        variance = noise + spread
+        scores.append((float((error.square() / variance + variance.log()).mean()) / 2, factor))
+    return min(scores)
 
 
 class LatentModule(nn.Module):
@@ -261,16 +360,12 @@ class LatentSurrogate:
     ----------
     design : whose chips.
     decoder : the family's functions.
-    trials : reads behind each output of the study. With one, what differs from read to
-        read cannot be told from what the model leaves out: all of it counts as read
-        noise, and more trials of probes are not trusted to average it.
     chips, failed : chips of the study that were used, that were left out.
     provenance : what it was fitted to, as text.
     """
 
     design: Design
     decoder: Decoder
-    trials: int
     chips: int
     failed: int
     provenance: Mapping[str, str]
@@ -312,7 +407,7 @@ class LatentSurrogate:
             decoded = self.decoder(ideal)
         population = ideal.value + decoded.mean
         floor = self.decoder.get_buffer("floor")
-        variance = decoded.read / (trials if self.trials > 1 else 1) + floor
+        variance = decoded.read / trials + floor
 
         def at(samples: NDArray[np.int64]) -> LatentPosterior:
             return condition(

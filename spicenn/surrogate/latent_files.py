@@ -59,7 +59,6 @@ def load_chip(
 def save_latent(surrogate: LatentSurrogate, path: Path) -> None:
     """See ``LatentSurrogate.save``."""
     meta = {
-        "trials": surrogate.trials,
         "chips": surrogate.chips,
         "failed": surrogate.failed,
         **_form(surrogate.decoder),
@@ -74,8 +73,8 @@ def load_latent(
     """Read a surrogate of the neural or linear family; see ``load``."""
     design, tensors, meta, provenance = _read(path, "latent", allow_include, trust_model)
     decoder, kind = _decoder(path, design, tensors, meta, "")
-    trials, chips, failed = (int(_number(path, meta, key)) for key in ("trials", "chips", "failed"))
-    return kind(design, decoder, trials, chips, failed, provenance)
+    chips, failed = (int(_number(path, meta, key)) for key in ("chips", "failed"))
+    return kind(design, decoder, chips, failed, provenance)
 
 
 def save_latent_module(module: LatentModule, path: Path) -> None:

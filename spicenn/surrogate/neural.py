@@ -2,161 +2,138 @@
 
     y = nominal(x) + μ_θ(x) + B_θ(x) c + σ_θ(x) ⊙ ξ + e,    c ~ N(0, I), e ~ N(0, floor)
 
-One trunk sees the inputs and what the ideal network computes from them; its heads are the
-mean deviation μ, a basis B of deviation functions and the read noise σ. B has ``latent``
-columns for which the network gives every output's part, and ``local`` features that every
-output weighs on its own: the cells of a last layer are such, and with them every output of
-every chip teaches the same features.
+A trunk sees the inputs and what the ideal network computes from them. Its heads are the mean
+deviation μ, the read noise σ and features φ, ψ of the basis B = [φ ⊗ R, ψ ⊗ Q]: a chip's
+deviation is any combination of features times patterns of outputs (the columns of R and Q),
+so every output of every chip teaches the same features. μ, φ and R start at the optimum of
+the linear family on all that the trunk sees; ψ is the trunk's own.
 
-The model is linear in c, so c is integrated out exactly: training minimises the negative
-log likelihood of whole chips (as probabilistic principal components, Tipping and Bishop
-1999, with a network for the loadings), no sampled or variational latents. That is also what
-keeps σ from collapsing: a chip cannot be learnt by heart in a latent that is integrated
-out, and where the study has several trials σ is held to the spread of the reads themselves.
-A part of chips and samples is held out; what is watched there is the prediction of held-out
-samples of held-out chips given the others, which is what a calibration does. It decides when
-to stop, and how much wider than in training the noise has to be.
+The model is linear in c, so c is integrated out exactly: training minimises the negative log
+likelihood of whole chips (probabilistic principal components, Tipping and Bishop 1999, with
+a network for the loadings). There are no sampled or variational latents, and a chip cannot
+be learnt by heart in a latent that is integrated out, which is how variances collapse. σ is
+fitted to the spread of the reads alone, not to the model's errors. A quarter of chips and
+samples is held out; what is watched is the prediction of held-out samples of held-out chips
+given the others, which is what a calibration does. It says when to stop, and the floor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from spicenn.compiler.threads import one_thread
 from spicenn.errors import CalibrationError
 from spicenn.seeds import Purpose, generator
+from spicenn.surrogate.affine import matrix_normal
 from spicenn.surrogate.latent import (
     Decoded,
     Decoder,
     Ideal,
     LatentSurrogate,
-    condition,
-    ideal_of,
+    Part,
+    best_floor,
+    principal,
+    split,
 )
 from spicenn.surrogate.records import read_record
 
 if TYPE_CHECKING:
     import xarray as xr
 
-# Latents in all: their covariance is factored in every step.
-_LATENTS = 512
-# Samples per step, samples that a held-out chip is known by, and steps between two looks.
-_BATCH, _KNOWN, _LOOK = 32, 64, 20
-# Looks without improvement before training ends.
-_PATIENCE = 8
-# Noise variance of an output, over its chips' mean square deviation, at least and at first.
-_LEAST, _FIRST = 1e-8, 1e-2
-# Factors by which held-out chips may show more noise than those that were trained on.
-_WIDER = tuple(float(f) for f in np.logspace(-0.5, 2.5, 25))
-# A feature that hardly varies in the study is not blown up by more than this.
+# Patterns of outputs at most, and observations per step.
+_PATTERNS, _OBSERVATIONS = 16, 240
+# Principal components of all that the trunk sees, and steps of the start's optimisation.
+_RANK, _START = 96, 30
+# Steps between two looks at what is held out, and looks without improvement to the end.
+_LOOK, _PATIENCE = 20, 5
+# Variances over the outputs' mean square deviation are at least this.
+_LEAST = 1e-8
+# A value that hardly varies in the study is not blown up by more than this.
 _STEADY = 0.05
 
 
 class NeuralDecoder(Decoder):
-    """Trunk of two layers; every head sees the trunk and, past it, the standardised inputs."""
+    """Trunk of two layers and its heads; see the module."""
 
     family = "neural"
 
     def __init__(self, outputs: int, latent: int, shape: Mapping[str, int]) -> None:
         super().__init__(outputs, latent, shape)
-        inputs, width, local = shape["inputs"], shape["width"], shape["local"]
-        self._outputs, self._local = outputs, local
-        self._shared = latent - outputs * local
-        for name, size in {"centre": inputs, "steep": inputs, "scale": outputs}.items():
-            self.register_buffer(name, torch.zeros(size, dtype=torch.float64))
-        self.register_buffer("wider", torch.ones((), dtype=torch.float64))
-        wide = width + inputs + 1
+        seen, rank, width = shape["seen"], shape["rank"], shape["width"]
+        linear, learned, patterns = shape["linear"], shape["learned"], shape["patterns"]
         for name, sizes in {
-            "first": (inputs + 1, width),
+            "centre": (seen,),
+            "components": (seen, rank),
+            "scale": (outputs,),
+        }.items():
+            self.register_buffer(name, torch.zeros(sizes, dtype=torch.float64))
+        for name, sizes in {
+            "first": (rank + 1, width),
             "second": (width + 1, width),
-            "mean": (wide, outputs),
-            "basis": (wide, outputs * self._shared),
-            "features": (wide, local),
-            "noise": (width + 1, outputs),
+            "mean": (rank + 1 + width, outputs),
+            "noise": (rank + 1 + width, outputs),
+            "left": (rank + 1 + width, linear),
+            "right": (outputs, patterns),
+            "own_left": (width + 1, learned),
+            "own_right": (outputs, patterns),
             "left_out": (outputs,),
         }.items():
-            self.register_parameter(
-                name, torch.nn.Parameter(torch.zeros(sizes, dtype=torch.float64))
-            )
-
-    def start(self, rng: np.random.Generator) -> None:
-        """Draw the first weights; biases are the last row."""
-        gain = {"first": 1.0, "second": 1.0, "basis": 0.3, "features": 0.3}
-        with torch.no_grad():
-            for name, factor in gain.items():
-                weight = self.get_parameter(name)
-                drawn = rng.standard_normal(tuple(weight.shape))
-                weight.copy_(torch.as_tensor(drawn * factor / np.sqrt(len(weight))))
-                weight[-1] = 0.0
-            self.get_parameter("noise").zero_()
-            self.get_parameter("noise")[-1] = float(np.log(_FIRST))
-            self.get_parameter("left_out").fill_(float(np.log(_FIRST)))
+            parameter = torch.nn.Parameter(torch.zeros(sizes, dtype=torch.float64))
+            self.register_parameter(name, parameter)
 
     def forward(self, ideal: Ideal) -> Decoded:
         """See ``Decoder``."""
         return self.decode(self.standardised(ideal))
 
     def standardised(self, ideal: Ideal) -> torch.Tensor:
-        """Return the inputs and the ideal network's values, (sample, feature)."""
-        return (columns(ideal) - self.get_buffer("centre")) * self.get_buffer("steep")
+        """Return (sample, rank + 1): one, and components of all that the trunk sees."""
+        z = (columns(ideal) - self.get_buffer("centre")) @ self.get_buffer("components")
+        return torch.cat([torch.ones(len(z), 1, dtype=torch.float64), z], dim=1)
 
     def decode(self, z: torch.Tensor) -> Decoded:
-        """Return the heads' values in the outputs' units."""
-        one = torch.ones(len(z), 1, dtype=torch.float64)
+        """Return the heads' values, in the outputs' units."""
         weight = dict(self.named_parameters())
-        h = torch.nn.functional.silu(torch.cat([z, one], 1) @ weight["first"])
-        h = torch.nn.functional.silu(torch.cat([h, one], 1) @ weight["second"])
-        seen = torch.cat([h, z, one], 1)
         scale = self.get_buffer("scale")
-        parts = [(seen @ weight["basis"]).reshape(len(z), self._outputs, self._shared)]
-        if self._local:
-            own = torch.eye(self._outputs, dtype=torch.float64)
-            parts.append(torch.einsum("ni,op->nopi", seen @ weight["features"], own).flatten(2))
-        noise = torch.exp(torch.cat([h, one], 1) @ weight["noise"]) + _LEAST
+        h = torch.nn.functional.silu(z @ weight["first"])
+        one = torch.ones(len(z), 1, dtype=torch.float64)
+        h = torch.cat([one, h], 1)
+        h = torch.nn.functional.silu(h @ weight["second"])
+        both = torch.cat([z, h], 1)
+        own = torch.cat([one, h], 1) @ weight["own_left"]
+        basis = torch.cat(
+            [
+                torch.einsum("ni,op->noip", both @ weight["left"], weight["right"]).flatten(2),
+                torch.einsum("ni,op->noip", own, weight["own_right"]).flatten(2),
+            ],
+            dim=2,
+        )
         return Decoded(
-            seen @ weight["mean"] * scale,
-            torch.cat(parts, 2) * scale[:, None],
-            noise * scale.square() * self.get_buffer("wider"),
+            both @ weight["mean"] * scale,
+            basis * scale[:, None],
+            (torch.exp(both @ weight["noise"]) + _LEAST) * scale.square(),
         )
 
     def unexplained(self) -> torch.Tensor:
         """Variance of e while training, (output,)."""
-        return (torch.exp(self.get_parameter("left_out")) + _LEAST) * self.get_buffer(
-            "scale"
-        ).square()
+        floor = torch.exp(self.get_parameter("left_out")) + _LEAST
+        return floor * self.get_buffer("scale").square()
 
 
 class NeuralSurrogate(LatentSurrogate):
     """See the module; ``latent.LatentSurrogate`` has what it can do."""
 
 
-class _Data(NamedTuple):
-    """z : (sample, feature); residual : (chip, sample, output); read : (sample, output)."""
-
-    z: torch.Tensor
-    residual: torch.Tensor
-    read: torch.Tensor | None
-    trials: int
-
-    def of(self, chips: NDArray[np.int64], samples: NDArray[np.int64]) -> _Data:
-        return _Data(
-            self.z[samples],
-            self.residual[chips][:, samples],
-            None if self.read is None else self.read[samples],
-            self.trials,
-        )
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """How to train: most steps, Adam's rate and decay, and the seed."""
+    """Sizes and schedule of a training; see ``fit_neural``."""
 
+    latent: int
+    width: int
     steps: int
     rate: float
     decay: float
@@ -167,11 +144,10 @@ class _Plan:
 def fit_neural(
     ds: xr.Dataset,
     *,
-    latent: int = 16,
-    local: int = 16,
+    latent: int = 480,
     width: int = 64,
-    steps: int = 600,
-    rate: float = 3e-3,
+    steps: int = 400,
+    rate: float = 2e-3,
     decay: float = 1e-2,
     seed: int = 0,
     **reading: Any,
@@ -180,158 +156,171 @@ def fit_neural(
 
     Parameters
     ----------
-    latent : columns of the basis whose parts of every output the network gives.
-    local : features that every output weighs on its own; less where there would be more
-        than 512 latents in all.
+    latent : dimension of c at most. A chip's deviations are sums of those of thousands of
+        cells: a small dimension does not hold those of an unseen chip.
     width : of the trunk's two layers.
     steps : of Adam at most; held-out chips and samples say when to stop.
     rate, decay : learning rate and decoupled weight decay.
     seed : of first weights, batches, and what is held out.
     reading : as of ``records.read_record``.
 
-    Raises CalibrationError where fewer than four chips or eight samples came out.
+    Raises CalibrationError where fewer than four chips or samples came out.
     """
-    if min(latent, width, steps) < 1 or local < 0:
-        raise CalibrationError("latent, width and steps must be at least 1, local 0")
+    if min(latent, width) < 1 or steps < 0:
+        raise CalibrationError("latent and width must be at least 1, steps 0")
     record = read_record(ds, least=4, **reading)
-    if record.target.shape[1] < 8:
-        raise CalibrationError(
-            f"{record.target.shape[1]} samples are too few to hold any out",
-            remedy="run the study with at least 8 samples",
-        )
-    ideal = ideal_of(record.design, record.inputs)
-    residual = record.target - ideal.value
-    outputs = residual.shape[2]
-    local = min(local, max(0, _LATENTS - latent) // outputs)
-    decoder = NeuralDecoder(
-        outputs,
-        latent + outputs * local,
-        {"inputs": columns(ideal).shape[1], "width": width, "local": local},
-    )
-    _standardise(decoder, ideal, residual)
-    data = _Data(decoder.standardised(ideal), residual, record.read, record.trials)
-    plan = _Plan(steps=steps, rate=rate, decay=decay, seed=seed)
-    best, wider = _rehearse(decoder, data, plan)
-    _train(decoder, data, plan, best)
-    with torch.no_grad():
-        if record.trials > 1:
-            decoder.get_buffer("floor").copy_(decoder.unexplained() * wider)
-        else:
-            decoder.get_buffer("wider").fill_(wider)
+    part = record.part()
+    plan = _Plan(latent=latent, width=width, steps=steps, rate=rate, decay=decay, seed=seed)
+    parts = split(part, seed)
+    rehearsed = _start(parts.learn, plan)
+    best = (*best_floor(rehearsed, parts), 0)
+    since = 0
+
+    def look(step: int) -> bool:
+        nonlocal best, since
+        found = (*best_floor(rehearsed, parts), step)
+        since += 1
+        if found[0] < best[0]:
+            best, since = found, 0
+        return since > _PATIENCE
+
+    _train(rehearsed, parts.learn, plan, steps, look)
+    _, factor, best_step = best
+    decoder = _start(part, plan)
+    _train(decoder, part, plan, best_step)
+    decoder.get_buffer("floor").copy_(factor * part.power)
     decoder.requires_grad_(False)
     return NeuralSurrogate(
         record.design,
         decoder,
-        record.trials,
         record.chips,
         record.failed,
         {
             **record.provenance(),
             "family": "neural",
             "fit_seed": str(seed),
-            "steps": str(best),
-            "wider": f"{wider:.4g}",
+            "steps": str(best_step),
         },
     )
 
 
 def columns(ideal: Ideal) -> torch.Tensor:
-    """All that the trunk sees, (sample, feature)."""
+    """All that the trunk sees, (sample, value)."""
     return torch.cat([ideal.flat, ideal.hidden, ideal.value], dim=1)
 
 
-def _standardise(decoder: NeuralDecoder, ideal: Ideal, residual: torch.Tensor) -> None:
-    steep = []
-    for block in (ideal.flat, ideal.hidden, ideal.value):
-        std = block.std(0)
-        least = _STEADY * float(std.max()) if std.numel() else 0.0
-        steep.append(torch.where(std > 0, 1 / std.clamp_min(max(least, 1e-300)), 0.0))
-    decoder.get_buffer("centre").copy_(columns(ideal).mean(0))
-    decoder.get_buffer("steep").copy_(torch.cat(steep))
-    power = residual.square().mean((0, 1))
-    decoder.get_buffer("scale").copy_(power.clamp_min(max(1e-6 * float(power.max()), 1e-24)).sqrt())
+def _start(part: Part, plan: _Plan) -> NeuralDecoder:
+    """The linear family's optimum on all that the trunk sees, and a trunk that adds nothing."""
+    outputs = part.residual.shape[2]
+    seen = columns(part.ideal)
+    steep = torch.cat([_steep(block) for block in (part.ideal.flat, part.ideal.hidden)])
+    steep = torch.cat([steep, _steep(part.ideal.value)])
+    _, components = principal(seen * steep, min(_RANK, plan.latent))
+    components = components * steep[:, None]
+    rank = components.shape[1]
+    patterns = min(outputs, _PATTERNS)
+    features = max(1, plan.latent // patterns)
+    learned = features // 4
+    linear = min(features - learned, rank + 1)
+    decoder = NeuralDecoder(
+        outputs,
+        (linear + learned) * patterns,
+        {
+            "seen": seen.shape[1],
+            "rank": rank,
+            "width": plan.width,
+            "linear": linear,
+            "learned": learned,
+            "patterns": patterns,
+        },
+    )
+    decoder.get_buffer("centre").copy_(seen.mean(0))
+    decoder.get_buffer("components").copy_(components)
+    decoder.get_buffer("scale").copy_(part.power.sqrt())
+    z = decoder.standardised(part.ideal)
+    found = matrix_normal(z, part.residual / part.power.sqrt(), _START)
+    rng = generator(plan.seed, Purpose.TRAINING, layer=4)
+    weight = dict(decoder.named_parameters())
+    with torch.no_grad():
+        for name in ("first", "second", "own_left"):
+            drawn = rng.standard_normal(tuple(weight[name].shape))
+            weight[name].copy_(torch.as_tensor(drawn / np.sqrt(len(weight[name]))))
+        weight["mean"][: rank + 1] = found.mean
+        weight["left"][: rank + 1] = _leading(found.left, linear)
+        weight["right"].copy_(_leading(found.right, patterns))
+        weight["own_right"].copy_(0.1 * _leading(found.right, patterns))
+        read = (part.read / part.power).mean(0)
+        weight["noise"][0] = read.clamp_min(_LEAST).log()
+        left_out = (found.variance - read / part.trials).clamp_min(0.1 * found.variance)
+        weight["left_out"].copy_(left_out.clamp_min(_LEAST).log())
+    return decoder
 
 
-def _rehearse(decoder: NeuralDecoder, data: _Data, plan: _Plan) -> tuple[int, float]:
-    """Train without a quarter of chips and samples: best number of steps, and wider noise."""
-    rng = generator(plan.seed, Purpose.TRAINING, layer=3)
-    chips, samples = (rng.permutation(n) for n in data.residual.shape[:2])
-    out, in_ = (np.sort(chips[k]) for k in (slice(len(chips) // 4), slice(len(chips) // 4, None)))
-    quarter = len(samples) // 4
-    rest = np.sort(samples[quarter:])
-    unseen = data.of(out, np.sort(samples[:quarter]))
-    known = data.of(out, np.sort(samples[quarter:][:_KNOWN]))
-    best: tuple[float, int, float] = (np.inf, plan.steps, 1.0)
-    looks = 0
-
-    def look(step: int) -> bool:
-        nonlocal best, looks
-        looks += 1
-        scores = [(_surprise(decoder, known, unseen, factor), factor) for factor in _WIDER]
-        score, factor = min(scores)
-        if score < best[0]:
-            best, looks = (score, step, factor), 0
-        return looks > _PATIENCE
-
-    _train(decoder, data.of(in_, rest), plan, plan.steps, look)
-    return best[1], best[2]
+def _steep(block: torch.Tensor) -> torch.Tensor:
+    """One over the values' standard deviations, 0 where they do not vary."""
+    std = block.std(0)
+    least = max(_STEADY * float(std.max()), 1e-300) if std.numel() else 1.0
+    return torch.where(std > 0, 1 / std.clamp_min(least), 0.0)
 
 
-def _train(decoder: NeuralDecoder, data: _Data, plan: _Plan, steps: int, look: Any = None) -> None:
-    """Start anew and take so many steps, or until ``look(step)`` says stop."""
-    decoder.start(generator(plan.seed, Purpose.TRAINING, layer=4))
+def _leading(root: torch.Tensor, count: int) -> torch.Tensor:
+    """Leading columns of another root of root rootᵀ: those that hold most of it."""
+    u, size, _ = torch.linalg.svd(root)
+    leading: torch.Tensor = (u * size)[:, :count]
+    return leading
+
+
+def _train(
+    decoder: NeuralDecoder,
+    part: Part,
+    plan: _Plan,
+    steps: int,
+    look: Callable[[int], bool] | None = None,
+) -> None:
+    """Take so many steps, or until ``look(step)`` says stop."""
     rng = generator(plan.seed, Purpose.TRAINING, layer=5)
     optimiser = torch.optim.AdamW(decoder.parameters(), plan.rate, weight_decay=plan.decay)
+    z = decoder.standardised(part.ideal)
+    count, outputs = part.residual.shape[1:]
+    batch = min(count, max(2, _OBSERVATIONS // outputs))
     for step in range(1, steps + 1):
-        count = len(data.z)
-        chosen = rng.choice(count, min(count, _BATCH), replace=False)
+        chosen = rng.choice(count, batch, replace=False)
         optimiser.zero_grad()
-        loss = _likelihood(decoder, data.of(np.arange(len(data.residual)), chosen))
+        loss = _likelihood(
+            decoder, z[chosen], part.residual[:, chosen], part.read[chosen], part.trials
+        )
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(decoder.parameters(), 10.0)
+        torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
         optimiser.step()
         if look is not None and step % _LOOK == 0 and look(step):
             break
 
 
-def _likelihood(decoder: NeuralDecoder, data: _Data) -> torch.Tensor:
+def _likelihood(
+    decoder: NeuralDecoder,
+    z: torch.Tensor,
+    residual: torch.Tensor,
+    read: torch.Tensor,
+    trials: int,
+) -> torch.Tensor:
     """Negative log likelihood of whole chips per observation, their latents integrated out."""
-    decoded = decoder.decode(data.z)
-    variance = _variance(decoder, decoded, data.trials, 1.0).flatten()
+    decoded = decoder.decode(z)
+    # The errors must not pull at the read noise: it has the reads themselves.
+    variance = (decoded.read.detach() / trials + decoder.unexplained()).flatten()
     rows = decoded.basis.flatten(0, 1)
-    weighted = rows / variance[:, None]
-    unit = torch.eye(rows.shape[1], dtype=torch.float64)
-    factor = torch.linalg.cholesky(unit + weighted.T @ rows)
-    error = (data.residual - decoded.mean).flatten(1)
-    found = torch.linalg.solve_triangular(factor, weighted.T @ error.T, upper=False)
-    chips = len(error)
-    square = (error.square() / variance).sum() - found.square().sum()
-    size = variance.log().sum() + 2 * factor.diagonal().log().sum()
-    loss: torch.Tensor = (square / chips + size) / (2 * len(variance))
-    if data.read is not None:
-        # Reads about their own mean: chi-square, independent of the mean.
-        own = (decoded.read.log() + data.read / decoded.read).mean()
-        loss = loss + 0.5 * (data.trials - 1) * own
-    return loss
-
-
-def _variance(decoder: NeuralDecoder, decoded: Decoded, trials: int, wider: float) -> torch.Tensor:
-    """Of a target about the model, (sample, output)."""
-    if trials == 1:
-        return decoded.read * wider
-    return decoded.read / trials + decoder.unexplained() * wider
-
-
-@torch.no_grad()
-def _surprise(decoder: NeuralDecoder, known: _Data, unseen: _Data, wider: float) -> float:
-    """Negative log likelihood of unseen samples given known ones, the mean over chips."""
-    seen, new = decoder.decode(known.z), decoder.decode(unseen.z)
-    around = _variance(decoder, seen, known.trials, wider)
-    noise = _variance(decoder, new, unseen.trials, wider)
-    total = 0.0
-    for before, after in zip(known.residual, unseen.residual, strict=True):
-        latent = condition(seen.basis, around, before - seen.mean)
-        variance = noise + (new.basis @ latent.root).square().sum(-1)
-        error = after - new.mean - new.basis @ latent.mean
-        total += float((error.square() / variance + variance.log()).mean())
-    return total / len(known.residual)
+    error = (residual - decoded.mean).flatten(1)
+    if len(rows) <= rows.shape[1]:
+        factor = torch.linalg.cholesky(rows @ rows.T + torch.diag(variance))
+        square = torch.linalg.solve_triangular(factor, error.T, upper=False).square().sum()
+        size = 2 * factor.diagonal().log().sum()
+    else:
+        weighted = rows / variance[:, None]
+        unit = torch.eye(rows.shape[1], dtype=torch.float64)
+        factor = torch.linalg.cholesky(unit + weighted.T @ rows)
+        found = torch.linalg.solve_triangular(factor, weighted.T @ error.T, upper=False)
+        square = (error.square() / variance).sum() - found.square().sum()
+        size = variance.log().sum() + 2 * factor.diagonal().log().sum()
+    loss: torch.Tensor = (square / len(error) + size) / (2 * len(variance))
+    # Reads about their own mean: chi-square, independent of the mean.
+    own: torch.Tensor = 0.5 * (decoded.read.log() + read / decoded.read).mean()
+    return loss + own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,8 +15,11 @@ import torch
 from spicenn.compiler import Design
 from spicenn.compiler.embedded import design_of, input_names, output_names
 from spicenn.compiler.execute import as_inputs
-from spicenn.errors import CalibrationError, Status
+from spicenn.compiler.jacobian import linearise
+from spicenn.compiler.structural import tile_moments
+from spicenn.errors import CalibrationError, SpicennWarning, Status
 from spicenn.surrogate.calibration import observed
+from spicenn.surrogate.latent import Part, ideal_of
 from spicenn.surrogate.module import as_tensors
 
 if TYPE_CHECKING:
@@ -33,8 +37,8 @@ class Record:
     design : whose chips.
     inputs : one tensor per model input, sample axis first.
     target : (chip, sample, output) float64, mean over trials.
-    read : (sample, output), variance of one read about its chip's mean, pooled over the
-        chips; None where the study has one trial, which does not tell.
+    read : (sample, output), variance of one read: about its chip's mean, pooled over the
+        chips; where the study has one trial, which does not tell, the technology's own.
     trials : reads behind each target.
     failed : chips that were left out.
     seed, engine : of the study, as text.
@@ -43,7 +47,7 @@ class Record:
     design: Design
     inputs: tuple[torch.Tensor, ...]
     target: torch.Tensor
-    read: torch.Tensor | None
+    read: torch.Tensor
     trials: int
     failed: int
     seed: str
@@ -53,6 +57,17 @@ class Record:
     def chips(self) -> int:
         """How many chips there are to learn from."""
         return len(self.target)
+
+    def part(self) -> Part:
+        """All of it, beside the ideal network."""
+        if self.target.shape[1] < 4:
+            raise CalibrationError(
+                f"{self.target.shape[1]} samples are too few to hold any out",
+                remedy="run the study with at least 4 samples",
+            )
+        with torch.no_grad():
+            ideal = ideal_of(self.design, self.inputs)
+        return Part(ideal, self.target - ideal.value, self.read, self.trials)
 
     def provenance(self) -> dict[str, str]:
         """What a surrogate says of its origin."""
@@ -109,16 +124,32 @@ def read_record(
     arrays = tuple(np.asarray(ds[name].values) for name in input_names(design))
     trials = values.shape[1]
     pending = int((status == Status.PENDING).sum())
+    inputs = as_tensors(as_inputs(design, arrays if len(arrays) > 1 else arrays[0]))
+    if trials > 1:
+        read = torch.as_tensor(values.var(axis=1, ddof=1).mean(axis=0))
+    else:
+        read = _stated(design, inputs)
     return Record(
         design,
-        as_tensors(as_inputs(design, arrays if len(arrays) > 1 else arrays[0])),
+        inputs,
         torch.as_tensor(values.mean(axis=1)),
-        torch.as_tensor(values.var(axis=1, ddof=1).mean(axis=0)) if trials > 1 else None,
+        read,
         trials,
         int(ds.sizes["chip"] - pending - finite.sum()),
         str(ds.attrs.get("seed", "")),
         str(ds.attrs.get("engine", "")),
     )
+
+
+def _stated(design: Design, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Variance of one read of the mean chip, from the technology; (sample, output)."""
+    with warnings.catch_warnings():
+        # What effective matrices leave out is no part of a noise, and learnt here.
+        warnings.simplefilter("ignore", SpicennWarning)
+        moments = tile_moments(design)
+    means = {moment.tile.name: moment.mean for moment in moments}
+    noise = linearise(design, moments, means, inputs).noise
+    return noise.diagonal(dim1=1, dim2=2)
 
 
 def _selected(ds: xr.Dataset, design: Design) -> Design:
