@@ -89,6 +89,11 @@ class ChipModel(nn.Module):
         return parameter_buffers(self.design)
 
     @property
+    def moments(self) -> tuple[TileMoments, ...]:
+        """The technology's own mean and spread of every tile."""
+        return self._moments
+
+    @property
     def draws(self) -> int:
         """How many draws of the cells there are."""
         return len(self.get_buffer(f"draws_{self._names[0]}")) if self._names else 0

@@ -7,7 +7,7 @@ weights are attenuated and off their targets, currents fluctuate and are convert
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,9 @@ from spicenn.compiler.convolution import fold, multiply, unfold
 from spicenn.compiler.layer import Layer
 from spicenn.errors import TrainingError
 from spicenn.training.awareness import Awareness
+from spicenn.training.converters import with_errors
 from spicenn.training.draws import Draws
-from spicenn.training.physics import Part, Physics
+from spicenn.training.physics import Part, Pattern, Physics
 from spicenn.training.quantise import clamped, quantised, rounded
 from spicenn.training.wiring import Wiring
 
@@ -127,12 +128,14 @@ class Analog(nn.Module):
             ("shift", self._shift(awareness)), ("spread", physics.spread), ("read", physics.read),
         ):  # fmt: skip
             self._part(name, part)
-        for name in ("weight", "bias"):
-            stack = [getattr(pattern, name) for pattern in physics.patterns]
-            self.register_buffer(
-                f"patterns_{name}", torch.stack(stack).to(like) if stack else None, persistent=False
-            )
+        own = () if physics.own is None else (physics.own,)
+        for prefix, patterns in (("own", own), ("patterns", physics.patterns)):
+            self._patterns(prefix, patterns)
         # Where nothing is shifted, as without drift or a chip of its own, nothing is added.
+        # A population's chips have their converters' errors in their patterns.
+        self._errors = (
+            awareness.weight_noise == "hardware" and not awareness.chips and bool(physics.errors)
+        )
         self._shifted = any(
             float(self.get_buffer(f"shift_{kind}").abs().max()) > _NOTHING
             for kind in ("weight", "bias")
@@ -159,6 +162,21 @@ class Analog(nn.Module):
         for kind in ("weight", "bias"):
             value = getattr(part, kind).to(self.weight)
             self.register_buffer(f"{name}_{kind}", value, persistent=False)
+
+    def _patterns(self, prefix: str, patterns: Sequence[Pattern]) -> None:
+        """Keep chips' parts one above the other; None where there are none."""
+
+        def keep(name: str, values: list[torch.Tensor | None]) -> None:
+            some = [value for value in values if value is not None]
+            stacked = torch.stack(some).to(self.weight) if some else None
+            self.register_buffer(f"{prefix}_{name}", stacked, persistent=False)
+
+        keep("weight", [pattern.added.weight for pattern in patterns])
+        keep("bias", [pattern.added.bias for pattern in patterns])
+        factors = [pattern.factor for pattern in patterns]
+        keep("factor_weight", [None if f is None else f.weight for f in factors])
+        keep("factor_bias", [None if f is None else f.bias for f in factors])
+        keep("offset", [pattern.offset for pattern in patterns])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Compute as the tiles do: with noise in ``train()``, without in ``eval()``.
@@ -216,6 +234,32 @@ class Analog(nn.Module):
             weight = torch.addcmul(weight, deviation_w, scale)
             if bias is not None and deviation_b is not None:
                 bias = torch.addcmul(bias, deviation_b, full)
+        for prefix, chip in (("own", 0), ("patterns", self.draws.chip)):
+            if prefix == "own" or noisy:
+                weight, bias = self._of_chip(prefix, chip, weight, bias, full)
+        if noisy and self._errors:
+            errors = self.physics.errors
+            return with_errors(
+                self.physics, errors, self.draws, weight, bias, scale, full, self.output_range
+            )
+        return weight, bias
+
+    def _of_chip(
+        self,
+        prefix: str,
+        chip: int,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        full: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Gains and offsets of one chip's converters."""
+        if (factor := self._buffers[f"{prefix}_factor_weight"]) is not None:
+            weight = weight * factor[chip]
+            if bias is not None:
+                bias = bias * self.get_buffer(f"{prefix}_factor_bias")[chip]
+        if (offset := self._buffers[f"{prefix}_offset"]) is not None:
+            added = offset[chip] * full
+            bias = added if bias is None else bias + added
         return weight, bias
 
     def _deviations(
@@ -239,7 +283,7 @@ class Analog(nn.Module):
             if sigma is None:
                 result.append((drawn.mul_(self.get_buffer("spread_weight")), noise_b * outputs))
             else:
-                rows = max(1, self.physics.bias_rows)
+                rows = self.physics.bias_rows
                 result.append((drawn.mul_(sigma), noise_b.mul_(sigma * rows**0.5)))
         return result
 
