@@ -25,6 +25,9 @@ from spicenn.kirchhoff import effective_matrix
 from spicenn.kirchhoff.threads import share_out
 
 METHODS = ("exact", "ladder")
+# Residual of the solutions that corrections are taken from: far below what weights that
+# move make of a correction, and a fifth sooner than the exact method's own.
+_ROUGHLY = 1e-6
 
 
 def effective(
@@ -34,6 +37,7 @@ def effective(
     *,
     method: str = "exact",
     correction: Tensor | None = None,
+    rtol: float = 1e-9,
 ) -> Tensor:
     """Currents out of every bitline per volt on every wordline, differentiable in g.
 
@@ -43,11 +47,12 @@ def effective(
     r_wordline, r_bitline : [Ω], one value or one per segment (…, wordline or 1,
         bitline or 1), as ``crossbar_currents`` takes them and ``Crossbar.segments``
         returns them; their leading axes broadcast to those of g.
-    method : ``exact``, Kirchhoff's laws to 1e-9, its gradient by the adjoint; or
+    method : ``exact``, Kirchhoff's laws, the gradient by the adjoint; or
         ``ladder``, every line by itself, with the exact gradient of that.
     correction : (…, wordline, bitline) [S], as ``correction`` returned it for
         conductances near g; added to the ladders' matrix. A constant: it has no
         gradient. Not for ``exact``, which leaves nothing to correct.
+    rtol : residual of the exact method, as ``crossbar_currents``.
 
     Returns
     -------
@@ -63,7 +68,7 @@ def effective(
                 "a correction is given for the exact method",
                 remedy='pass it with method="ladder"',
             )
-        exact: Tensor = effective_matrix(g, r_wordline=r_wordline, r_bitline=r_bitline)
+        exact: Tensor = effective_matrix(g, r_wordline=r_wordline, r_bitline=r_bitline, rtol=rtol)
         return exact.to(g.dtype)
     matrix: Tensor = _Ladder.apply(g, r_wordline, r_bitline)  # type: ignore[no-untyped-call]
     return matrix if correction is None else matrix + correction
@@ -76,7 +81,7 @@ def correction(g: Tensor, r_wordline: Any, r_bitline: Any) -> Tensor:
     Arguments and errors as ``effective``.
     """
     wide = g.detach().to(torch.float64)
-    exact = effective(wide, r_wordline, r_bitline)
+    exact = effective(wide, r_wordline, r_bitline, rtol=_ROUGHLY)
     return (exact - effective(wide, r_wordline, r_bitline, method="ladder")).to(g.dtype)
 
 
@@ -119,6 +124,7 @@ def effective_weights(
     *,
     method: str = "exact",
     correction: Tensor | None = None,
+    rtol: float = 1e-9,
 ) -> Tensor:
     """Signed weights as their tiles' currents have them, differentiable in the weights.
 
@@ -130,7 +136,7 @@ def effective_weights(
     weight : (group, output, row); every one of them lies in one tile.
     scale : the largest weight, which takes g_max; what is beyond it is cut off, and has
         gradient zero.
-    method : as ``effective``. correction : of ``weights_correction``, added.
+    method, rtol : as ``effective``. correction : of ``weights_correction``, added.
 
     Returns
     -------
@@ -171,7 +177,7 @@ def weights_correction(weight: Tensor, tiles: Tiles, scale: float) -> Tensor:
     Arguments and errors as ``effective_weights``.
     """
     wide = weight.detach().double()
-    exact = effective_weights(wide, tiles, scale)
+    exact = effective_weights(wide, tiles, scale, rtol=_ROUGHLY)
     return (exact - effective_weights(wide, tiles, scale, method="ladder")).to(weight.dtype)
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+import numpy as np
 import torch
 
 from spicenn.compiler.convolution import kernel
-from spicenn.compiler.placement import PlacedTile
 from spicenn.engines.laws import is_linear
 from spicenn.errors import TrainingError
 from spicenn.training.awareness import Wires
 from spicenn.training.physics import Physics
-from spicenn.training.wires import correction, effective
+from spicenn.training.wires import Tiles, effective_weights, weights_correction
 
-# Passes in ``ladder`` between two looks at the exact solution.
-_EVERY = 200
+# How far weights may move, rms over their own, between two looks at the exact solution. At
+# a tenth the outputs of a tile that loses a fifth of its currents are off by 2e-4.
+_MOVED = 0.1
+# Passes between two measurements of that.
+_EVERY = 10
 
 
 class Wiring:
@@ -41,11 +42,12 @@ class Wiring:
                 remedy="use wires='frozen'",
             )
         self._passes = 0
-        self._corrections: dict[int, torch.Tensor] = {}
+        self._correction: torch.Tensor | None = None
+        self._seen: torch.Tensor | None = None  # weights of that, over the largest
         self._sides = tuple(
             (part.weight.to(like), part.bias.to(like)) for part in (physics.plus, physics.minus)
         )
-        self._batches = _alike(physics.tiles)
+        self._tiles = _tiles(physics) if kind in ("ladder", "exact") else None
 
     def __call__(
         self,
@@ -75,7 +77,7 @@ class Wiring:
         Two networks with the same weights then go on alike, whatever was before: a training
         run that is resumed needs nothing of it.
         """
-        self._corrections.clear()
+        self._correction = self._seen = None
         self._passes = 0
 
     def _solved(
@@ -85,45 +87,53 @@ class Wiring:
         scale: torch.Tensor,
         full: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        layer, technology = self.physics.layer, self.physics.design.technology
-        span = technology.g_max - technology.g_min
+        layer, tiles = self.physics.layer, self._tiles
+        assert tiles is not None
         count = self.physics.bias_rows
-        rows = weight.reshape(layer.groups, layer.outputs, layer.inputs).transpose(1, 2) / scale
+        rows = weight.reshape(layer.groups, layer.outputs, layer.inputs)
         if count:
             assert bias is not None
-            share = (bias / (count * full)).reshape(layer.groups, 1, layer.outputs)
-            rows = torch.cat([rows, share.expand(-1, count, -1)], dim=1)
-        if self._passes % _EVERY == 0:
-            self._corrections.clear()
+            share = (bias * (scale / (count * full))).reshape(layer.groups, layer.outputs, 1)
+            rows = torch.cat([rows, share.expand(-1, -1, count)], dim=2)
+        largest = float(scale)
+        if self.kind == "exact":
+            result = effective_weights(rows, tiles, largest)
+        else:
+            kept = self._corrected(rows.detach(), tiles, largest)
+            result = effective_weights(rows, tiles, largest, method="ladder", correction=kept)
+        if not count:
+            return kernel(result, layer), None
+        inputs, biases = result[..., : layer.inputs], result[..., layer.inputs :]
+        through = kernel(inputs.contiguous(), layer)
+        return through, (biases.sum(2) * (full / scale)).flatten()
+
+    def _corrected(self, rows: torch.Tensor, tiles: Tiles, scale: float) -> torch.Tensor:
+        """What the exact solution has over the ladders, for weights near these."""
+        if self._seen is not None and self._passes % _EVERY == 0:
+            moved = torch.linalg.vector_norm(rows / scale - self._seen)
+            if float(moved) > _MOVED * float(torch.linalg.vector_norm(self._seen)):
+                self.refresh()
         self._passes += 1
-        result = torch.zeros_like(rows)
-        for index, tiles in enumerate(self._batches):
-            w = torch.stack([rows[t.slot.group, t.slot.rows, t.slot.outputs] for t in tiles])
-            pairs = torch.stack([w.clamp_min(0), (-w).clamp_min(0)], dim=-1)
-            g = technology.g_min + span * pairs.clamp_max(1.0).flatten(-2).double()
-            wires = [torch.as_tensor(r, device=g.device) for r in tiles[0].crossbar.segments()]
-            if self.kind == "exact":
-                matrix = effective(g, *wires, method="exact")
-            else:
-                if index not in self._corrections:
-                    self._corrections[index] = correction(g.detach(), *wires)
-                matrix = effective(g, *wires, method="ladder", correction=self._corrections[index])
-            matrix = ((matrix[..., 0::2] - matrix[..., 1::2]) / span).to(rows.dtype)
-            for tile, part in zip(tiles, matrix, strict=True):
-                slot = tile.slot
-                result[slot.group, slot.rows, slot.outputs] = part
-        inputs, biases = result[:, : layer.inputs], result[:, layer.inputs :]
-        through = kernel((inputs * scale).transpose(1, 2).contiguous(), layer)
-        return through, (biases.sum(1) * full).flatten() if count else None
+        if self._correction is None or self._correction.device != rows.device:
+            self._correction = weights_correction(rows, tiles, scale)
+            self._seen = rows / scale
+        return self._correction
 
 
 def _through(w: torch.Tensor, plus: torch.Tensor, minus: torch.Tensor) -> torch.Tensor:
     return torch.where(w >= 0, w * plus, w * minus)
 
 
-def _alike(tiles: Sequence[PlacedTile]) -> list[list[PlacedTile]]:
-    """Tiles of one shape together, in order."""
-    shapes: dict[tuple[int, ...], list[PlacedTile]] = {}
-    for tile in tiles:
-        shapes.setdefault(tile.g_target.shape, []).append(tile)
-    return list(shapes.values())
+def _tiles(physics: Physics) -> Tiles:
+    """Where a layer's weights and then its bias rows lie."""
+    technology = physics.design.technology
+    crossbar = physics.tiles[0].crossbar
+    places = [
+        (slot.group, slot.outputs.start, slot.outputs.stop, slot.rows.start, slot.rows.stop)
+        for slot in (tile.slot for tile in physics.tiles)
+    ]
+    return Tiles(
+        places=np.array(places, np.int64), g_min=technology.g_min, g_max=technology.g_max,
+        r_wordline=crossbar.r_wordline, r_bitline=crossbar.r_bitline,
+        r_driver=crossbar.r_driver, r_sense=crossbar.r_sense,
+    )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+import spicenn as sn
 from spicenn.circuit import Crossbar
 from spicenn.errors import ConvergenceError, InputError
 from spicenn.kirchhoff import crossbar_currents
+from spicenn.training.physics import physics_of
 from spicenn.training.wires import (
     METHODS,
     Tiles,
@@ -20,6 +23,7 @@ from spicenn.training.wires import (
     effective_weights,
     weights_correction,
 )
+from spicenn.training.wiring import Wiring
 
 # Conductances are of order 1 in these, and so are wires: differences see all of them.
 SMALL = (0.3, 0.2)
@@ -82,7 +86,7 @@ def test_a_correction_makes_ladders_exact_where_it_was_taken() -> None:
     g = cells(w)
     kept = correction(g, r, r)
     found = effective(g, r, r, method="ladder", correction=kept)
-    torch.testing.assert_close(found, effective(g, r, r), rtol=1e-12, atol=1e-20)
+    torch.testing.assert_close(found, effective(g, r, r), rtol=1e-5, atol=1e-6 * float(g.max()))
     # Without one they are not: of a twentieth of the current at most.
     missing = kept.sum() / found.sum()
     assert 1e-3 < float(missing) < 0.05
@@ -167,7 +171,7 @@ def test_a_correction_of_signed_weights_makes_ladders_exact() -> None:
     ladder = effective_weights(weight, tiles, 1.0, method="ladder")
     assert float((ladder - exact).abs().max()) > 1e-3
     found = effective_weights(weight, tiles, 1.0, method="ladder", correction=kept)
-    torch.testing.assert_close(found, exact, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(found, exact, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -249,6 +253,35 @@ def test_what_does_not_fit_is_named(wrong: dict[str, Any], word: str) -> None:
     } | wrong
     with pytest.raises(InputError, match=word):
         effective(**given)
+
+
+def test_a_layer_looks_again_when_its_weights_have_moved() -> None:
+    """Kept while they move by less than a tenth, exact again a few passes after more."""
+    technology = replace(sn.Technology.preset("ideal"), r_wordline=20.0, r_bitline=20.0)
+    linear = torch.nn.Linear(40, 20)
+    with torch.no_grad():
+        linear.weight.copy_(uniform(20, 40, low=-1.0))
+    design = sn.compile(
+        linear, torch.rand(4, 40), technology=technology, tile=sn.Tile(wordlines=24, bitlines=16)
+    )
+    (physics,) = physics_of(design).values()
+    one = torch.ones(())
+    bias = linear.bias.detach()
+
+    def error(wiring: Wiring, weight: Tensor) -> float:
+        exact = Wiring(physics, "exact", weight)(weight, bias, one, one)
+        found = wiring(weight, bias, one, one)
+        return max(float((a - b).abs().max()) for a, b in zip(found, exact, strict=True))  # type: ignore[operator]
+
+    weight = linear.weight.detach()
+    wiring = Wiring(physics, "ladder", weight)
+    assert error(wiring, weight) < 1e-5
+    slightly, far = weight * 0.95, weight * 0.5
+    errors = [error(wiring, slightly) for _ in range(12)]
+    assert min(errors) == max(errors) > 1e-4
+    errors = [error(wiring, far) for _ in range(12)]
+    assert errors[0] > 1e-3
+    assert errors[-1] < 1e-5
 
 
 def test_the_exact_method_says_where_it_does_not_converge(monkeypatch: pytest.MonkeyPatch) -> None:
