@@ -25,6 +25,7 @@ from spicenn.cli.report import report
 from spicenn.cli.run import run
 from spicenn.cli.technology import technology
 from spicenn.cli.text import one_line
+from spicenn.cli.train import train
 from spicenn.errors import SpicennError
 
 _EPILOG = """\b
@@ -129,12 +130,15 @@ def _show_warning(
 def program() -> None:
     """From a trained PyTorch network to many manufactured analog chips in ngspice, and back.
 
-    Compile a model to crossbar tiles, run manufactured copies of the chip, measure what
-    an inference costs, fit a surrogate, calibrate it to one chip, look at the result.
+    Compile a model to crossbar tiles, train it for the hardware, run manufactured copies of
+    the chip, measure what an inference costs, fit a surrogate, calibrate it to one chip, look
+    at the result.
     """
 
 
-for _command in (doctor, technology, compile_, run, energy, fit, calibrate, report, cosim, demo):
+for _command in (
+    doctor, technology, compile_, train, run, energy, fit, calibrate, report, cosim, demo,
+):  # fmt: skip
     program.add_command(_command)
 
 

@@ -6,8 +6,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 from spicenn.cli.text import note
+
+if TYPE_CHECKING:
+    from spicenn.training.run import Progress
 
 # Seconds between two lines in a log.
 _INTERVAL = 5.0
@@ -38,47 +42,67 @@ def time_progress(until: float) -> Iterator[Callable[[float, int], None]]:
     """Yield what to call with the time reached [s] and the number of events."""
     from spicenn.report.quantity import quantity
 
-    start = last = monotonic()
+    start = monotonic()
     whole = quantity(until, "s")
 
     def said(time: float, events: int) -> tuple[str, str]:
         rate = events / max(monotonic() - start, 1e-9)
         return f"{quantity(time, 's')} of {whole}", f"{events} events, {rate:.0f}/s"
 
+    with _shown(until, said) as report:
+        yield report
+
+
+@contextmanager
+def training_progress() -> Iterator[Callable[[Progress], None]]:
+    """Yield what ``training.run.train(progress=…)`` takes."""
+
+    def said(done: float, now: Progress) -> tuple[str, str]:
+        return f"epoch {now.epoch}/{now.epochs}", f"loss {now.loss:.4g}"
+
+    with _shown(1.0, said) as report:
+        yield lambda now: report((now.epoch - 1 + now.step / now.steps) / now.epochs, now)
+
+
+@contextmanager
+def _shown(
+    until: float, said: Callable[[float, Any], tuple[str, str]]
+) -> Iterator[Callable[[float, Any], None]]:
+    """A bar on a terminal, lines in a log, of how far something is and what goes with it."""
     if sys.stderr.isatty():
-        with _time_bar(until, said) as report:
+        with _bar(until, said) as report:
             yield report
         return
+    start = last = monotonic()
 
-    def line(time: float, events: int) -> None:
+    def line(reached: float, about: Any) -> None:
         nonlocal last
         if monotonic() - last >= _INTERVAL:
             last = monotonic()
-            note(f"{', '.join(said(time, events))}, {last - start:.0f} s")
+            note(f"{', '.join(said(reached, about))}, {last - start:.0f} s")
 
     yield line
 
 
 @contextmanager
-def _time_bar(
-    until: float, said: Callable[[float, int], tuple[str, str]]
-) -> Iterator[Callable[[float, int], None]]:
+def _bar(
+    until: float, said: Callable[[float, Any], tuple[str, str]]
+) -> Iterator[Callable[[float, Any], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     bar = Progress(
-        TextColumn("[bold]{task.fields[time]}"),
+        TextColumn("[bold]{task.fields[reached]}"),
         BarColumn(),
-        TextColumn("{task.fields[events]}"),
+        TextColumn("{task.fields[about]}"),
         TimeElapsedColumn(),
         console=Console(stderr=True),
     )
     with bar:
-        time, events = said(0.0, 0)
-        task = bar.add_task("time", total=until, time=time, events=events)
+        task = bar.add_task("", total=until, reached="", about="")
 
-        def report(time: float, events: int) -> None:
-            words = said(time, events)
-            bar.update(task, completed=min(time, until), time=words[0], events=words[1])
+        def report(reached: float, about: Any) -> None:
+            words = said(reached, about)
+            bar.update(task, completed=min(reached, until), reached=words[0], about=words[1])
 
         yield report
