@@ -15,10 +15,13 @@ import torch
 
 from spicenn.compiler.jacobian import Linearisation
 from spicenn.compiler.probes import with_noise
-from spicenn.compiler.structure import Parameters
+from spicenn.compiler.structure import Parameters, mechanism_of
 
 # Parameters to the linearisation at the probes about them.
 Linearise = Callable[[Parameters], Linearisation]
+
+# Standard deviation of the noise of the first stage, over the noise's own.
+_TEMPER = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,15 +100,40 @@ def infer(
     prior mean by Gauss–Newton with step halving, each step solved with the outputs'
     covariance (samples · outputs squared) and not with the parameters'.
 
+    Where converters vary, whose gains may switch a network's units on and off, the noise is
+    first taken as ten times what it is, so that the few numbers of converters are found
+    before those of cells; and as gains scale noise as well, it is computed anew at the end.
+
     Parameters
     ----------
     target : (sample, output), mean over trials of the outputs seen.
     trials : reads behind each target.
-    iterations : linearisations at most.
+    iterations : linearisations at most, of each such stage.
     """
     delta = {name: torch.zeros_like(value) for name, value in prior.variance.items()}
     linear = linearise(prior.mean)
     noise = _noise(linear, prior, trials)
+    if any(mechanism_of(name) for name in prior.variance):
+        for scale in (_TEMPER**2, 1.0):
+            delta, linear = _descend(
+                linearise, prior, target, scale * noise, (delta, linear), iterations
+            )
+            noise = _noise(linear, prior, trials)
+    delta, linear = _descend(linearise, prior, target, noise, (delta, linear), iterations)
+    factor = _factor(linear, prior, noise)
+    return Posterior(_about(prior, delta), linear, factor, noise, prior, target)
+
+
+def _descend(
+    linearise: Linearise,
+    prior: Prior,
+    target: torch.Tensor,
+    noise: torch.Tensor,
+    start: tuple[dict[str, torch.Tensor], Linearisation],
+    iterations: int,
+) -> tuple[dict[str, torch.Tensor], Linearisation]:
+    """Gauss–Newton from a deviation and its linearisation to better ones, for one noise."""
+    delta, linear = start
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(noise))
 
     def cost(linear: Linearisation, delta: Parameters) -> float:
@@ -117,8 +145,8 @@ def infer(
         )
 
     best = cost(linear, delta)
-    factor = _factor(linear, prior, noise)
     for _ in range(iterations):
+        factor = _factor(linear, prior, noise)
         pseudo = target - linear.value + linear.apply(delta)
         alpha = torch.cholesky_solve(pseudo.reshape(-1, 1), factor).reshape(pseudo.shape)
         ahead = {
@@ -137,10 +165,9 @@ def infer(
         if not moved:
             break
         gain, best, delta, linear = best - new, new, tried, there
-        factor = _factor(linear, prior, noise)
         if gain < 3e-3 * best:
             break
-    return Posterior(_about(prior, delta), linear, factor, noise, prior, target)
+    return delta, linear
 
 
 def _about(prior: Prior, delta: Parameters) -> dict[str, torch.Tensor]:
@@ -152,7 +179,7 @@ def _about(prior: Prior, delta: Parameters) -> dict[str, torch.Tensor]:
 
 
 def _noise(linear: Linearisation, prior: Prior, trials: int) -> torch.Tensor:
-    """Covariance of the target about the model; the read noise at the prior mean."""
+    """Covariance of the target about the model, floor included."""
     k = linear.value.shape[1]
     spread = float(linear.noise.diagonal(dim1=1, dim2=2).mean())
     floor = max(prior.floor, 1e-6 * spread, 1e-24)
