@@ -212,7 +212,7 @@ def _expected(
     """Moments given the population, and spread, cycle and floor that they make likeliest."""
     one = np.eye(population.rank)
     spread, cycle = np.zeros_like(population.spread), np.zeros_like(population.cycle)
-    squares, steps = 0.0, 0
+    squares, steps = 0.0, 0.0
     first, second = {}, {}
     states = {member: group.states for group in groups for member in group.members}
     for d, own_records in enumerate(devices):
@@ -233,8 +233,10 @@ def _expected(
             left = target - matrix @ (own.vector + delta)
             square = left**2 + np.einsum("sr,rq,sq->s", matrix, both, matrix)
             total = record.rest.variance + population.floor
-            squares += float(np.sum(square * total - record.rest.variance))
-            steps += len(left) - 1  # the free offset takes one
+            # The free offset takes one of the steps, and its part of the noise.
+            free = 1 - 1 / len(left)
+            squares += float(np.sum(square * total - free * record.rest.variance))
+            steps += free * len(left)
             mean = np.concatenate([[1.0], own.vector + delta])
             first[d, k], second[d, k] = mean, np.outer(mean, mean)
             second[d, k][1:, 1:] += both
