@@ -4,9 +4,9 @@
 
 A is a chip's own. Over chips it is matrix normal, A ~ N(Ā, U ⊗ V) with U over inputs and V
 over outputs, which few chips fix: every output of every chip says something about U, every
-input about V. Ā, U and V are found by expectation–maximisation of their
-likelihood (Dempster, Laird, Rubin 1977; matrix normal: Dutilleul 1999). A's posterior is
-ridge regression with U and V as the ridge. The variance of e beyond read noise is what makes
+input about V. Ā, U and V are found by expectation and conditional maximisation of their
+likelihood (Meng and Rubin 1993; matrix normal: Dutilleul 1999). A's posterior is ridge
+regression with U and V as the ridge. The variance of e beyond read noise is what makes
 held-out samples of held-out chips likeliest: where there are as many features as samples,
 what is left over of the samples that were fitted says nothing.
 """
@@ -47,9 +47,9 @@ class LinearDecoder(Decoder):
 
     family = "linear"
 
-    def __init__(self, outputs: int, latent: int, shape: Mapping[str, int]) -> None:
-        super().__init__(outputs, latent, shape)
+    def __init__(self, outputs: int, shape: Mapping[str, int]) -> None:
         inputs, rank = shape["inputs"], shape["rank"]
+        super().__init__(outputs, (rank + 1) * outputs, shape)
         for name, size in {
             "centre": (inputs,),
             "components": (inputs, rank),
@@ -119,7 +119,7 @@ def _decoder(part: Part, rank: int, iterations: int) -> LinearDecoder:
         part.ideal.flat, max(0, min(rank, _COEFFICIENTS // max(1, outputs) - 1))
     )
     inputs, rank = components.shape
-    decoder = LinearDecoder(outputs, (rank + 1) * outputs, {"inputs": inputs, "rank": rank})
+    decoder = LinearDecoder(outputs, {"inputs": inputs, "rank": rank})
     decoder.get_buffer("centre").copy_(centre)
     decoder.get_buffer("components").copy_(components)
     found = matrix_normal(decoder.features(part.ideal), part.residual, iterations)
@@ -177,8 +177,12 @@ def matrix_normal(features: torch.Tensor, residual: torch.Tensor, iterations: in
         each = (error.square().mean((0, 1)) + w.square() @ open_ / samples).clamp_min(1e-24)
         before, sigma = sigma, float(each.mean())
         inner = torch.einsum("cij,clj->il", z / v, z) + torch.diag(chips * (spread / v).sum(1))
-        outer = torch.einsum("cij,cil->jl", z, z) + torch.diag(chips * spread.sum(0))
-        left = side @ _root(inner / (chips * outputs))
+        grown = _root(inner / (chips * outputs))
+        # V given the new U: both from the old ones would take the change of scale twice.
+        inverse = torch.cholesky_inverse(grown)
+        outer = torch.einsum("cij,il,clm->jm", z, inverse, z)
+        outer = outer + torch.diag(chips * inverse.diagonal() @ spread)
+        left = side @ grown
         right = w @ _root(outer / (chips * size))
         if abs(sigma / before - 1) < 1e-3:
             break

@@ -70,13 +70,15 @@ class Decoded(NamedTuple):
 class Decoder(nn.Module):
     """μ, B and the read noise of a family; ``floor`` is what it knows that it cannot explain.
 
+    A family's own is made from (outputs, shape) alone.
+
     Parameters
     ----------
-    family : name of it, which files carry.
-    latent : dimension of c.
+    latent : dimension of c, which follows from the others.
     shape : numbers that its buffers' and parameters' shapes follow from.
     """
 
+    # What files call it.
     family = ""
 
     def __init__(self, outputs: int, latent: int, shape: Mapping[str, int]) -> None:

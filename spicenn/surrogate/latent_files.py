@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from spicenn.compiler import Design
-from spicenn.surrogate.family import ChipModule, Family
 from spicenn.surrogate.files import (
     _bad,
     _number,
@@ -26,14 +25,18 @@ from spicenn.surrogate.latent import (
     LatentPosterior,
     LatentSurrogate,
 )
+from spicenn.surrogate.module import ChipModel
+from spicenn.surrogate.population import Surrogate
 
 # Numbers that shapes follow from, at most: a file cannot ask for all memory.
 _LARGEST = 1_000_000
+# Buffers of decoders that hold variances.
+_VARIANCES = ("floor", "read")
 
 
 def load(
     path: str | Path, *, allow_include: Sequence[str | Path] = (), trust_model: bool = False
-) -> Family:
+) -> Surrogate | LatentSurrogate:
     """Read a saved surrogate of any family. Raises DesignError where the file is not one.
 
     Parameters
@@ -48,7 +51,7 @@ def load(
 
 def load_chip(
     path: str | Path, *, allow_include: Sequence[str | Path] = (), trust_model: bool = False
-) -> ChipModule:
+) -> ChipModel | LatentModule:
     """Read a saved module of any family. Raises DesignError where the file is not one."""
     path = Path(path)
     if _kind(path) == "latent module":
@@ -106,7 +109,7 @@ def load_latent_module(
 
 
 def _form(decoder: Decoder) -> dict[str, Any]:
-    return {"family": decoder.family, "latent": decoder.latent, "shape": decoder.shape}
+    return {"family": decoder.family, "shape": decoder.shape}
 
 
 def _contiguous(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -120,23 +123,22 @@ def _decoder(
     from spicenn.surrogate.affine import LinearDecoder, LinearSurrogate
     from spicenn.surrogate.neural import NeuralDecoder, NeuralSurrogate
 
-    kinds: dict[str, tuple[type[Decoder], type[LatentSurrogate]]] = {
+    kinds: dict[str, tuple[Callable[[int, dict[str, int]], Decoder], type[LatentSurrogate]]] = {
         "linear": (LinearDecoder, LinearSurrogate),
         "neural": (NeuralDecoder, NeuralSurrogate),
     }
     family, shape = meta.get("family"), meta.get("shape")
     if not isinstance(family, str) or family not in kinds or not isinstance(shape, dict):
         raise _bad(path, "it names no family of surrogates")
-    decoder_class, surrogate_class = kinds[family]
+    make, surrogate_class = kinds[family]
     sizes = {name: int(_number(path, shape, name)) for name in shape}
-    latent = int(_number(path, meta, "latent"))
     ports = design.program.outputs
     outputs = sum(int(np.prod(port.shape)) for port in ports if "float" in port.dtype)
-    if max(latent, *sizes.values()) > _LARGEST:
+    if max(sizes.values(), default=0) > _LARGEST:
         raise _bad(path, "its sizes are not those of a surrogate")
     try:
         with torch.device("meta"):  # shapes alone: nothing is allocated before they fit
-            blank = decoder_class(outputs, latent, sizes)
+            blank = make(outputs, sizes)
     except (KeyError, RuntimeError) as error:
         raise _bad(path, "its sizes are not those of its family") from error
     state = {}
@@ -144,8 +146,10 @@ def _decoder(
         found = _tensor(path, tensors, prefix + name, tuple(value.shape))
         if found.dtype is not torch.float64:
             raise _bad(path, f"{prefix + name!r} is not float64")
+        if name in _VARIANCES and bool((found < 0).any()):
+            raise _bad(path, f"{prefix + name!r} is a negative variance")
         state[name] = found
-    decoder = decoder_class(outputs, latent, sizes)
+    decoder = make(outputs, sizes)
     decoder.load_state_dict(state)
     decoder.requires_grad_(False)
     return decoder, surrogate_class

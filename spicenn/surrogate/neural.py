@@ -62,10 +62,10 @@ class NeuralDecoder(Decoder):
 
     family = "neural"
 
-    def __init__(self, outputs: int, latent: int, shape: Mapping[str, int]) -> None:
-        super().__init__(outputs, latent, shape)
+    def __init__(self, outputs: int, shape: Mapping[str, int]) -> None:
         seen, rank, width = shape["seen"], shape["rank"], shape["width"]
         linear, learned, patterns = shape["linear"], shape["learned"], shape["patterns"]
+        super().__init__(outputs, (linear + learned) * patterns, shape)
         for name, sizes in {
             "centre": (seen,),
             "components": (seen, rank),
@@ -224,7 +224,6 @@ def _start(part: Part, plan: _Plan) -> NeuralDecoder:
     linear = min(features - learned, rank + 1)
     decoder = NeuralDecoder(
         outputs,
-        (linear + learned) * patterns,
         {
             "seen": seen.shape[1],
             "rank": rank,
