@@ -12,7 +12,7 @@ from spicenn.cli.codes import INCOMPLETE
 from spicenn.cli.types import COUNT, FILE
 
 if TYPE_CHECKING:
-    from spicenn.surrogate import Surrogate
+    from spicenn.surrogate.family import Family
 
 _EPILOG = """\b
 Examples
@@ -55,7 +55,7 @@ def calibrate(
     trust_model: bool,
     as_json: bool,
 ) -> int:
-    """Calibrate SURROGATE to one chip from a few probes.
+    """Calibrate SURROGATE, of any family, to one chip from a few probes.
 
     The probes' outputs are measured ones (--outputs), or come from a simulated
     chip (--chip and --seed).
@@ -69,10 +69,10 @@ def calibrate(
     if outputs is not None and like is not None:
         raise click.UsageError("measured --outputs belong to --probes, not to --like")
     from spicenn.cli.files import load_array, load_inputs, make_parent
-    from spicenn.surrogate import Surrogate
     from spicenn.surrogate import calibrate as calibrate_surrogate
+    from spicenn.surrogate.latent_files import load
 
-    loaded = Surrogate.load(surrogate, allow_include=allow_include, trust_model=trust_model)
+    loaded = load(surrogate, allow_include=allow_include, trust_model=trust_model)
     names = tuple(port.name for port in loaded.design.program.inputs)
     if probes is not None:
         x = load_inputs(probes, names)
@@ -93,7 +93,7 @@ def calibrate(
 
 
 def _measured(
-    surrogate: Surrogate,
+    surrogate: Family,
     x: Any,
     chip: int,
     seed: int,

@@ -10,19 +10,29 @@ from spicenn.cli import options
 from spicenn.cli.types import FILE
 
 _EPILOG = """\b
-Example
+Examples
   spicenn fit runs/a.zarr -o surrogate.pt
+  spicenn fit runs/a.zarr --family neural -o surrogate.pt
 """
 
 
 @click.command(epilog=_EPILOG)
 @click.argument("store", type=FILE, metavar="STORE")
+@click.option(
+    "--family",
+    type=click.Choice(["structural", "neural", "linear"]),
+    default="structural",
+    show_default=True,
+    help="structural: the design's own cells and wires; neural: learned deviations from the "
+    "ideal output; linear: the plain baseline.",
+)
 @click.option("-o", "--output", type=FILE, required=True, help="Where the surrogate goes.")
 @options.allow_include
 @options.trust_model
 @options.as_json
 def fit(
     store: Path,
+    family: str,
     output: Path,
     allow_include: tuple[Path, ...],
     trust_model: bool,
@@ -35,11 +45,13 @@ def fit(
     from spicenn.surrogate import fit as fit_surrogate
 
     ds = open_record(store)
-    surrogate = fit_surrogate(ds, allow_include=allow_include, trust_model=trust_model)
+    surrogate = fit_surrogate(
+        ds, family=family, allow_include=allow_include, trust_model=trust_model
+    )
     make_parent(output)
     surrogate.save(output)
     if as_json:
-        echo_json({"surrogate": str(output), "chips": int(ds.sizes["chip"])})
+        echo_json({"surrogate": str(output), "family": family, "chips": int(ds.sizes["chip"])})
     else:
-        echo(f"fitted to {ds.sizes['chip']} chips")
+        echo(f"fitted the {family} family to {ds.sizes['chip']} chips")
         echo(f"surrogate {output}")

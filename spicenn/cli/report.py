@@ -108,13 +108,13 @@ def _evidence(
     from spicenn.compiler.embedded import design_of, input_names, output_names
     from spicenn.errors import InputError, Status
     from spicenn.report import gather
-    from spicenn.surrogate import ChipModel, Surrogate
+    from spicenn.surrogate.latent_files import load, load_chip
 
     if ds.attrs.get("sweep"):
         raise InputError(
             "a surrogate cannot be shown beside a sweep", remedy="run one study without --sweep"
         )
-    population, module = Surrogate.load(surrogate, **trust), ChipModel.load(calibrated, **trust)
+    population, module = load(surrogate, **trust), load_chip(calibrated, **trust)
     design = design_of(ds, **trust)
     if population.design.hash != design.hash:
         raise InputError("the surrogate is of another design than the store", where=str(surrogate))

@@ -12,7 +12,7 @@ from spicenn.errors import InputError
 from spicenn.report.numbers import Array, full_scale, ideal_outputs, rms
 
 if TYPE_CHECKING:
-    from spicenn.surrogate import ChipModel, Surrogate
+    from spicenn.surrogate.family import ChipModule, Family
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +48,8 @@ class Evidence:
 
 
 def gather(
-    surrogate: Surrogate,
-    module: ChipModel,
+    surrogate: Family,
+    module: ChipModule,
     inputs: tuple[NDArray[Any], ...],
     truth: NDArray[Any],
     *,
@@ -78,7 +78,7 @@ def gather(
         raise InputError(f"the simulator's output has shape {truth.shape}, not {ideal.shape}")
     tensors = [torch.tensor(array) for array in inputs]
 
-    def first(model: ChipModel) -> Array:
+    def first(model: ChipModule) -> Array:
         with torch.no_grad():
             outputs = model.eval()(*tensors)
         output = outputs[0] if isinstance(outputs, tuple) else outputs

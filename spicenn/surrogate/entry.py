@@ -64,11 +64,14 @@ def fit(
         raise InputError(
             f"{family!r} is no family of surrogates", remedy=f"use one of {', '.join(FAMILIES)}"
         )
-    if isinstance(ds, list | tuple):
-        return fit_events(ds, **options)
+    if isinstance(ds, list | tuple) or is_trace(ds):
+        if family != "structural":
+            raise InputError(f"traces of spiking neurons have no {family} family")
+        # A single trace is refused there, as every single chip is.
+        if isinstance(ds, list | tuple):
+            return fit_events(ds, **options)
+        return fit_events([cast("xr.Dataset", ds)], **options)
     study = cast("xr.Dataset", ds)
-    if is_trace(study):
-        return fit_events([study], **options)  # which is refused, as every single chip is
     if family == "neural":
         return fit_neural(study, **options)
     if family == "linear":
