@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from spicenn import cosim as cosim
     from spicenn import datasets as datasets
     from spicenn import kirchhoff as kirchhoff
+    from spicenn import training as training
     from spicenn.circuit.write import Pulse
     from spicenn.compiler import Chip, Design, Mapping, Tile, compile
     from spicenn.cosim import Cosimulation
@@ -34,10 +35,15 @@ if TYPE_CHECKING:
         yield_interval,
     )
     from spicenn.surrogate import Calibration, Surrogate, calibrate, fit
+    from spicenn.surrogate.active import next_probes
+    from spicenn.surrogate.judge import judge
     from spicenn.technology import Cell, Corner, Technology, parse_quantity
+    from spicenn.training import Awareness, analog, in_loop
+    from spicenn.training.migrate import migrate
 
 __all__ = [
     "LIF",
+    "Awareness",
     "Calibration",
     "Cell",
     "Chip",
@@ -53,6 +59,7 @@ __all__ = [
     "Tile",
     "__version__",
     "accuracy",
+    "analog",
     "calibrate",
     "compile",
     "compile_spiking",
@@ -60,8 +67,12 @@ __all__ = [
     "design_of",
     "energy_of",
     "fit",
+    "in_loop",
+    "judge",
     "measure_energy",
+    "migrate",
     "monte_carlo",
+    "next_probes",
     "open_record",
     "parse_quantity",
     "quantile_interval",
@@ -72,6 +83,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Awareness": "spicenn.training",
     "Calibration": "spicenn.surrogate",
     "Cell": "spicenn.technology",
     "Chip": "spicenn.compiler",
@@ -87,6 +99,7 @@ _HOME = {
     "Technology": "spicenn.technology",
     "Tile": "spicenn.compiler",
     "accuracy": "spicenn.study",
+    "analog": "spicenn.training",
     "calibrate": "spicenn.surrogate",
     "compile": "spicenn.compiler",
     "compile_spiking": "spicenn.cosim.spiking",
@@ -94,8 +107,12 @@ _HOME = {
     "design_of": "spicenn.study",
     "energy_of": "spicenn.study",
     "fit": "spicenn.surrogate",
+    "in_loop": "spicenn.training",
+    "judge": "spicenn.surrogate.judge",
     "measure_energy": "spicenn.study",
+    "migrate": "spicenn.training.migrate",
     "monte_carlo": "spicenn.study",
+    "next_probes": "spicenn.surrogate.active",
     "open_record": "spicenn.study",
     "parse_quantity": "spicenn.technology",
     "quantile_interval": "spicenn.study",
@@ -106,7 +123,7 @@ _HOME = {
 }
 
 # Parts that users reach as they are, e.g. ``sn.kirchhoff.Sinh()``.
-_MODULES = ("cosim", "datasets", "kirchhoff")
+_MODULES = ("cosim", "datasets", "kirchhoff", "training")
 
 
 if not TYPE_CHECKING:  # a type checker would take any name for granted
