@@ -17,8 +17,8 @@ from spicenn.errors import EngineError
 from tests.cli.conftest import Files, Shell
 
 COMMANDS = (
-    "doctor", "technology", "compile", "run", "energy", "fit", "calibrate", "report", "cosim",
-    "demo",
+    "doctor", "technology", "compile", "train", "run", "energy", "fit", "calibrate", "report",
+    "cosim", "demo",
 )  # fmt: skip
 
 # What is wrong, exit code, words of the message; {…} is a path of ``Files``, {out} a new one.
