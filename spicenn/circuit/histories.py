@@ -23,7 +23,7 @@ from spicenn.technology import Cell
 
 Array = NDArray[np.float64]
 
-# The logarithm of a memristor's current is then within 1e-4 of its law's integral, after a
+# The logarithm of a memristor's current is then within 5e-4 of its law's integral, after a
 # runaway too, where a lone early error grows most.
 HISTORY_TOLERANCES = Tolerances(reltol=1e-6, vntol=1e-9, abstol=1e-15)
 # Steps per plateau, at least: a state that hardly moves does not hold the simulator's own.
