@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from spicenn.training.gauge import (
 CELLS = Technology.preset("ideal").replace(programming_error=0.05)
 
 
-def network(*sizes: int, seed: int = 0, spread: float = 1.0) -> nn.Sequential:
+def network(*sizes: int, seed: int = 0, spread: float = 1.0) -> Any:
     """Linear maps of given sizes in double precision, neurons' scales apart by ``spread``."""
     torch.manual_seed(seed)
     parts: list[nn.Module] = []
@@ -129,7 +130,7 @@ def test_a_constant_input_and_a_dead_neuron_add_theirs() -> None:
     still[:, 0] = 0.0  # no weight of this input matters
     assert null_directions(design_of(model, still), still).found == whole.found + 4
     with torch.no_grad():
-        model[0].bias[1] = -100.0  # type: ignore[union-attr,index,operator]
+        model[0].bias[1] = -100.0
     # Its 5 weights and bias, and 3 behind it; one of them was its scale, counted already.
     assert null_directions(design_of(model, x), x).found == whole.found + 5 + 1 + 3 - 1
 
