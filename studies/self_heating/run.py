@@ -61,8 +61,8 @@ def localised(rng: np.random.Generator, samples: int, wordlines: int) -> Array:
     rest = (wordlines - hot) * V_IDLE**2
     voltage = np.full((samples, wordlines), V_IDLE)
     voltage[:, :hot] = math.sqrt((wordlines * V_RMS**2 - rest) / hot)
-    sign = rng.choice([-1.0, 1.0], (samples, wordlines))
-    return np.asarray(rng.permuted(voltage, axis=1) * sign)
+    mixed = rng.permuted(voltage, axis=1)
+    return np.asarray(mixed * rng.choice([-1.0, 1.0], (samples, wordlines)))
 
 
 LOADS: Mapping[str, Load] = {"even": even, "spread": spread, "localised": localised}
