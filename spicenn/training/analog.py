@@ -97,6 +97,37 @@ def draws_of(net: nn.Module) -> Draws:
     return next(iter(analog_layers(net).values())).draws
 
 
+def refresh(net: nn.Module) -> None:
+    """Look at the hardware again, at an analog network's weights as they are.
+
+    What wires attenuate, what cells near the least conductance add on the average and how
+    far chips spread depends on the weights; a network keeps what it was at those of its
+    design. In the course of a training once in some epochs is enough.
+
+    Raises TrainingError where the hardware is no design: a study or a chip's probes are of
+    the weights that they were made with.
+    """
+    layers = analog_layers(net)
+    design = draws = None
+    for layer in layers.values():
+        design, draws = layer.physics.design, layer.draws
+        if not layer.physics.general:
+            raise TrainingError(
+                "only a design says what chips are at other weights",
+                where=f"layer {layer.physics.layer.name!r}",
+                remedy="make the network anew from a surrogate of the design with its weights",
+            )
+    assert design is not None
+    assert draws is not None
+    own = {
+        name: (layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
+        for name, layer in layers.items()
+    }
+    moved = design.with_weights(own)
+    for name, physics in physics_of(moved, chips=draws.chips, seed=draws.seed).items():
+        layers[name].see(physics)
+
+
 def _analogs(net: nn.Module) -> Iterator[Analog]:
     return (module for module in net.modules() if isinstance(module, Analog))
 

@@ -24,7 +24,7 @@ class Draws:
     """
 
     def __init__(self, seed: int, chips: int = 0, *, part: int = 3) -> None:
-        self.chips, self.chip = chips, 0
+        self.seed, self.chips, self.chip = seed, chips, 0
         # NumPy's key makes of any seed one that torch takes.
         words = generator(seed, Purpose.TRAINING, layer=part)
         self._generator = torch.Generator().manual_seed(int(words.integers(2**63 - 1)))
@@ -54,7 +54,7 @@ class Draws:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Draws:
         # Layers that share a stream share it after a copy of their network, too.
-        copied = memo[id(self)] = Draws(0, self.chips)
+        copied = memo[id(self)] = Draws(self.seed, self.chips)
         copied.chip = self.chip
         copied.restore(self.state())
         return copied

@@ -83,7 +83,8 @@ class Physics:
 
     target : the design's own weights. mean : what currents make of them, on the average,
         without converters' errors.
-    own : converters of the one chip that the hardware is; nothing where it is many.
+    own : converters of the one chip that the hardware is; None where it is many.
+    general : whether the hardware is a design, which says what chips are at any weights.
     errors : of converters, over chips.
     spread : standard deviation over chips, of what is not known of this one.
     read : variance of one read, per squared input over the input scale; its ``bias`` is the
@@ -102,6 +103,7 @@ class Physics:
     plus: Part
     minus: Part
     own: Pattern | None
+    general: bool
     errors: ConverterErrors
     patterns: tuple[Pattern, ...]
 
@@ -125,14 +127,13 @@ def design_of(hardware: Hardware) -> Design:
     if isinstance(hardware, Design):
         return hardware
     if isinstance(hardware, Calibration):
-        hardware = hardware.module
-    design = getattr(hardware, "design", None)
-    if not isinstance(design, Design):
-        raise TrainingError(
-            f"hardware is a {type(hardware).__name__}",
-            remedy="give a Design, or what sn.fit or sn.calibrate returned",
-        )
-    return design
+        return hardware.module.design
+    if isinstance(hardware, Surrogate | ChipModel):
+        return hardware.design
+    raise TrainingError(
+        f"hardware is a {type(hardware).__name__}, which has no weights of layers",
+        remedy="give a Design, or what sn.fit or sn.calibrate returned of the structural family",
+    )
 
 
 def physics_of(hardware: Hardware, *, chips: int = 0, seed: int = 0) -> dict[str, Physics]:
@@ -169,8 +170,9 @@ def physics_of(hardware: Hardware, *, chips: int = 0, seed: int = 0) -> dict[str
         }
         errors = {}  # a chip's converters are its own
     made = _chips(hardware, design, mean, chips, seed)
+    general = isinstance(hardware, Design)
     return {
-        layer.name: _physics(design, layer, moments, mean, spread, own, errors, made)
+        layer.name: _physics(design, layer, moments, mean, spread, own, errors, made, general)
         for layer in design.layers
     }
 
@@ -212,6 +214,7 @@ def _physics(
     own: Parameters,
     errors: Parameters,
     chips: Sequence[Parameters],
+    general: bool,
 ) -> Physics:
     here = [moment for moment in moments if moment.tile.layer is layer]
     tiles = [moment.tile for moment in here]
@@ -244,6 +247,7 @@ def _physics(
         whole(plus, "mean"),
         whole(minus, "mean"),
         _pattern(design, layer, tiles, own) if own else None,
+        general,
         _errors(layer, tiles, errors),
         tuple(_pattern(design, layer, tiles, chip) for chip in chips),
     )
@@ -271,9 +275,11 @@ def _pattern(
             part = merge_slices(design, offsets[tile.name][None])[0]
             offset[tile.slot.group, tile.slot.outputs] += part
     pulses = pulse_sum(layer, design.mapping, design.technology)
-    return Pattern(
-        added, _part(design, layer, tiles, factor, "mean"), (pulses * offset).flatten().float()
-    )
+    gain = _part(design, layer, tiles, factor, "mean")
+    # Of several bias rows each has its own gain: their sum is what counts.
+    driven = [merge_slices(design, chip[n]) * f for n, f in zip(names, factor, strict=True)]
+    together = _part(design, layer, tiles, driven, "sum").bias / gain.bias
+    return Pattern(Part(added.weight, together), gain, (pulses * offset).flatten().float())
 
 
 def _target(design: Design, tile: PlacedTile) -> torch.Tensor:
