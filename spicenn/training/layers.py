@@ -20,8 +20,9 @@ from spicenn.errors import TrainingError
 from spicenn.training.awareness import Awareness
 from spicenn.training.converters import with_errors
 from spicenn.training.draws import Draws
+from spicenn.training.partial import partial_sums
 from spicenn.training.physics import Part, Pattern, Physics
-from spicenn.training.quantise import clamped, quantised, rounded
+from spicenn.training.quantise import converted, quantised, rounded
 from spicenn.training.wiring import Wiring
 
 # How fast a tracked range forgets, per pass.
@@ -191,14 +192,15 @@ class Analog(nn.Module):
             if settings.ranges == "track":
                 _track(self.input_range, x)
         driven = quantised(x, self.input_range, layer.signed, settings.input_levels)
-        weight, bias = self._effective(noisy)
+        scale = self.scale()
+        weight, bias = self._effective(noisy, scale)
         if settings.output_levels is None or len(self.physics.row_cuts) == 1:
             z = multiply(driven, layer, weight, bias)
             if noisy:
-                z = self._read(z, driven)
-            z = self._converted(z)
+                z = self._read(z, driven, scale)
+            z = self._converted(z, scale)
         else:
-            z = self._by_tiles(driven, weight, bias, noisy)
+            z = self._by_tiles(driven, weight, bias, noisy, scale)
         if self.bias is not None and not self.physics.bias_rows:
             z = z + (self.bias if layer.convolution is None else _channels(self.bias, layer))
         if self.runner is None:
@@ -219,9 +221,11 @@ class Analog(nn.Module):
             bound = clip * float(self.weight.std())
             self.weight.clamp_(-bound, bound)
 
-    def _effective(self, noisy: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _effective(
+        self, noisy: bool, scale: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Weights, and what bias rows come to, as the currents see them."""
-        settings, scale = self.settings, self.scale()
+        settings = self.settings
         full = scale * self.input_range.detach()
         weight = self.weight
         bias = self.bias if self.physics.bias_rows else None
@@ -287,74 +291,86 @@ class Analog(nn.Module):
                 result.append((drawn.mul_(sigma), noise_b.mul_(sigma * rows**0.5)))
         return result
 
-    def _read(self, z: torch.Tensor, driven: torch.Tensor) -> torch.Tensor:
+    def _read(self, z: torch.Tensor, driven: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """Add the noise of one read of every weight, as noise of the outputs."""
         sigma, layer = self.settings.read_noise, self.physics.layer
         if sigma == 0.0:
             return z
         with torch.no_grad():
-            scale = self.scale()
-            full = scale * self.input_range
-            power = driven.square()
+            noise = self.draws.normal(z.shape, z)
             if sigma is None:
-                constant = self.get_buffer("read_bias") * full.square()
+                constant = self.get_buffer("read_bias") * (scale * self.input_range).square()
                 variance = multiply(
-                    power, layer, self.get_buffer("read_weight") * scale.square(), constant
+                    driven.square(),
+                    layer,
+                    self.get_buffer("read_weight") * scale.square(),
+                    constant,
                 )
+                noise = noise.mul_(variance.sqrt_())
             else:
-                rows = self.physics.bias_rows
-                total = _power(power, layer)
-                variance = (sigma * scale) ** 2 * (total + rows * self.input_range.square())
-            noise = self.draws.normal(z.shape, z).mul_(variance.sqrt_())
+                power = _power(driven, layer)
+                if rows := self.physics.bias_rows:
+                    power = power + rows * self.input_range.square()
+                noise = noise.mul_(power.sqrt_().mul_(sigma * float(scale)))
         return z + noise
 
-    def _converted(self, z: torch.Tensor) -> torch.Tensor:
+    def _converted(self, z: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         levels = self.settings.output_levels
         if levels is None:
             return z
-        full = self.scale() * self.input_range.detach()
+        full = float(scale) * float(self.input_range.detach())
         if self.training and self.settings.ranges == "track":
             _track(self.output_range, z / full)
-        step = self.output_range * full / levels
-        return rounded(clamped(z, -(levels + 1) * step, levels * step), step)
+        return converted(z, float(self.output_range) * full, levels)
 
     def _by_tiles(
-        self, driven: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, noisy: bool
+        self,
+        driven: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        noisy: bool,
+        scale: torch.Tensor,
     ) -> torch.Tensor:
         """Convert every row of tiles by itself, then add; biases are in the last ones."""
         layer = self.physics.layer
         rows = unfold(driven, layer)  # (..., group, input)
         matrix = weight.reshape(layer.groups, layer.outputs, layer.inputs)
-        total: torch.Tensor | None = None
-        cuts = [cut for cut in self.physics.row_cuts if cut.start < layer.inputs]
-        reads = self.get_buffer("read_weight").reshape(matrix.shape)
-        for k, cut in enumerate(cuts):
-            inputs = slice(cut.start, min(cut.stop, layer.inputs))
-            part = torch.einsum("...gi,goi->...go", rows[..., inputs], matrix[..., inputs])
-            if bias is not None and k == len(cuts) - 1:
-                part = part + bias.reshape(layer.groups, layer.outputs)
-            if noisy and self.settings.read_noise != 0.0:
-                part = part + self._read_of(rows[..., inputs], reads[..., inputs], part, k == 0)
-            part = self._converted(part)
-            total = part if total is None else total + part
-        assert total is not None
-        return fold(total.flatten(-2), layer)
+        cuts = [
+            slice(cut.start, min(cut.stop, layer.inputs))
+            for cut in self.physics.row_cuts
+            if cut.start < layer.inputs
+        ]
+        parts = partial_sums(rows, matrix, cuts)  # (tile, ..., group, output)
+        if bias is not None:
+            last = torch.zeros(len(cuts), *[1] * (parts.ndim - 1)).to(parts)
+            last[-1] = 1.0
+            parts = parts + last * bias.reshape(layer.groups, layer.outputs)
+        if noisy and self.settings.read_noise != 0.0:
+            parts = parts + self._read_of(rows, cuts, parts, scale)
+        return fold(self._converted(parts, scale).sum(0).flatten(-2), layer)
 
     def _read_of(
-        self, rows: torch.Tensor, read: torch.Tensor, like: torch.Tensor, first: bool
+        self,
+        rows: torch.Tensor,
+        cuts: Sequence[slice],
+        parts: torch.Tensor,
+        scale: torch.Tensor,
     ) -> torch.Tensor:
-        sigma = self.settings.read_noise
+        """Noise of one read of every weight in each tile; what rows without input have is
+        in the first."""
+        sigma, layer = self.settings.read_noise, self.physics.layer
         with torch.no_grad():
-            scale, power = self.scale(), rows.square()
+            noise = self.draws.normal(parts.shape, parts)
             if sigma is None:
-                variance = torch.einsum("...gi,goi->...go", power, read)
-            else:
-                variance = sigma**2 * power.sum(-1, keepdim=True).expand_as(like).clone()
-            variance = variance * scale.square()
-            if first and sigma is None:
-                constant = self.get_buffer("read_bias").reshape(read.shape[:2])
-                variance = variance + constant * (scale * self.input_range).square()
-            return self.draws.normal(like.shape, like) * variance.sqrt()
+                read = self.get_buffer("read_weight").reshape(
+                    layer.groups, layer.outputs, layer.inputs
+                )
+                variance = partial_sums(rows.square(), read, cuts)
+                constant = self.get_buffer("read_bias").reshape(layer.groups, layer.outputs)
+                variance[0] += constant * self.input_range.square()
+                return noise.mul_(variance.sqrt_()).mul_(float(scale))
+            sizes = [torch.linalg.vector_norm(rows[..., c], dim=-1, keepdim=True) for c in cuts]
+            return noise.mul_(torch.stack(sizes).mul_(sigma * float(scale)))
 
 
 class AnalogLinear(Analog, nn.Linear):
@@ -440,8 +456,9 @@ def _channels(bias: torch.Tensor, layer: Layer) -> torch.Tensor:
     return bias.reshape(-1, *[1] * len(layer.convolution.kernel))
 
 
-def _power(power: torch.Tensor, layer: Layer) -> torch.Tensor:
+def _power(x: torch.Tensor, layer: Layer) -> torch.Tensor:
     """Sum of the squares that meet each output; broadcasts against the result."""
+    power = x.square()
     if layer.convolution is None:
         return power.sum(-1, keepdim=True)
     ones = torch.ones(layer.groups, 1, layer.inputs, dtype=power.dtype, device=power.device)
