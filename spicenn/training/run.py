@@ -119,12 +119,14 @@ def train(
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
     x, y = _samples(data, labels, device)
     checked = None if validation is None else _samples(*validation, device)
+    if checked is not None and checked[1].is_floating_point() != y.is_floating_point():
+        raise InputError("labels of training and validation are not both classes or both floats")
     for name, value in (("epochs", epochs), ("batch", batch), ("save_every", save_every or 1)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise InputError(f"{name} = {value!r} is not an integer of at least 1")
     if optimiser is None:
         optimiser = torch.optim.Adam(net.parameters(), rate)
-    measure = loss or (nn.functional.mse_loss if y.is_floating_point() else _cross_entropy)
+    measure = loss or (_mean_squares if y.is_floating_point() else _cross_entropy)
     folder = None if directory is None else Path(directory)
     state = _State()
     with torch.random.fork_rng(devices=[]):
@@ -271,6 +273,15 @@ def _cross_entropy(result: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
             remedy="the network returns (sample, class)",
         )
     return nn.functional.cross_entropy(result, target)
+
+
+def _mean_squares(result: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    if result.shape != target.shape:
+        raise InputError(
+            f"results of shape {tuple(result.shape)} and targets of {tuple(target.shape)}",
+            remedy="floats have the results' shape; for classes give integers",
+        )
+    return nn.functional.mse_loss(result, target)
 
 
 def _hits(result: torch.Tensor, target: torch.Tensor) -> int:

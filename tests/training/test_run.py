@@ -256,6 +256,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(tmp_pat
         (X[:0], Y[:0], {}, "at least one"),
         (X, Y - 1, {}, "classes"),
         (X, Y + 1, {}, "class 3"),
+        (X, Y.float(), {}, "results' shape"),
+        (X, Y, {"validation": (X, X)}, "both"),
         (X, Y, {"epochs": 0}, "epochs"),
         (X, Y, {"batch": 0}, "batch"),
         (X, Y, {"save_every": -1}, "save_every"),
