@@ -42,11 +42,10 @@ def time_progress(until: float) -> Iterator[Callable[[float, int], None]]:
     """Yield what to call with the time reached [s] and the number of events."""
     from spicenn.report.quantity import quantity
 
-    start = monotonic()
     whole = quantity(until, "s")
 
-    def said(time: float, events: int) -> tuple[str, str]:
-        rate = events / max(monotonic() - start, 1e-9)
+    def said(time: float, events: int, seconds: float) -> tuple[str, str]:
+        rate = events / max(seconds, 1e-9)
         return f"{quantity(time, 's')} of {whole}", f"{events} events, {rate:.0f}/s"
 
     with _shown(until, said) as report:
@@ -57,7 +56,7 @@ def time_progress(until: float) -> Iterator[Callable[[float, int], None]]:
 def training_progress() -> Iterator[Callable[[Progress], None]]:
     """Yield what ``training.run.train(progress=…)`` takes."""
 
-    def said(done: float, now: Progress) -> tuple[str, str]:
+    def said(done: float, now: Progress, seconds: float) -> tuple[str, str]:
         return f"epoch {now.epoch}/{now.epochs}", f"loss {now.loss:.4g}"
 
     with _shown(1.0, said) as report:
@@ -66,9 +65,12 @@ def training_progress() -> Iterator[Callable[[Progress], None]]:
 
 @contextmanager
 def _shown(
-    until: float, said: Callable[[float, Any], tuple[str, str]]
+    until: float, said: Callable[[float, Any, float], tuple[str, str]]
 ) -> Iterator[Callable[[float, Any], None]]:
-    """A bar on a terminal, lines in a log, of how far something is and what goes with it."""
+    """A bar on a terminal, lines in a log, of how far something is and what goes with it.
+
+    ``said`` has the two in words, given both and the seconds so far.
+    """
     if sys.stderr.isatty():
         with _bar(until, said) as report:
             yield report
@@ -79,14 +81,15 @@ def _shown(
         nonlocal last
         if monotonic() - last >= _INTERVAL:
             last = monotonic()
-            note(f"{', '.join(said(reached, about))}, {last - start:.0f} s")
+            seconds = last - start
+            note(f"{', '.join(said(reached, about, seconds))}, {seconds:.0f} s")
 
     yield line
 
 
 @contextmanager
 def _bar(
-    until: float, said: Callable[[float, Any], tuple[str, str]]
+    until: float, said: Callable[[float, Any, float], tuple[str, str]]
 ) -> Iterator[Callable[[float, Any], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -99,10 +102,11 @@ def _bar(
         console=Console(stderr=True),
     )
     with bar:
+        start = monotonic()
         task = bar.add_task("", total=until, reached="", about="")
 
         def report(reached: float, about: Any) -> None:
-            words = said(reached, about)
+            words = said(reached, about, monotonic() - start)
             bar.update(task, completed=min(reached, until), reached=words[0], about=words[1])
 
         yield report

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 import spicenn as sn
-from spicenn.training.run import CHECKPOINT, read_log
+from spicenn.cli import progress
+from spicenn.training.run import CHECKPOINT, Progress, read_log
 from tests.cli.conftest import Files, Shell
 
 
@@ -218,3 +219,23 @@ def test_labels_that_do_not_fit_are_refused(spicenn: Shell, files: Files, tmp_pa
     again = spicenn("train", files.design, files.x, files.y, "--seed", 1, "-o", tmp_path / "o")
     assert again.exit_code == 1
     assert "differs in labels" in again.stderr
+
+
+def test_a_log_says_epoch_and_loss_every_few_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 1.0, 6.0, 6.0, 7.0])
+    monkeypatch.setattr(progress, "monotonic", lambda: next(clock))
+    with progress.training_progress() as report:
+        for step in (1, 2, 3):
+            report(Progress(epoch=2, epochs=4, step=step, steps=3, loss=0.12345))
+    assert capsys.readouterr().err == "epoch 2/4, loss 0.1235, 6 s\n"
+
+
+def test_a_terminal_shows_a_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress.training_progress() as report:
+        report(Progress(epoch=1, epochs=2, step=3, steps=3, loss=0.5))
+    assert "epoch 1/2" in capsys.readouterr().err
