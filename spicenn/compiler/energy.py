@@ -148,6 +148,7 @@ def _hybrid(
     result = run_chips(
         design, [chip.index], chip.seed, inputs, first, observer=observe,
         cells=lambda tile, _: chip.cells(tile),
+        correct=chip.adapter.apply if chip.adapter else None,
     )  # fmt: skip
     if result.status[0] != Status.OK:
         raise error_of(Status(int(result.status[0])), result.message[0], where=repr(chip))
