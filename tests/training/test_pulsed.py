@@ -129,7 +129,7 @@ def test_a_saved_optimiser_goes_on_to_the_last_bit() -> None:
     def build(seed: int) -> tuple[nn.Linear, PulsedSGD]:
         torch.manual_seed(0)
         net = nn.Linear(6, 3)
-        return net, PulsedSGD(net.parameters(), lr=0.3, step=0.01, spread_step=0.4, seed=seed)
+        return net, PulsedSGD(net.parameters(), lr=0.01, step=0.01, spread_step=0.4, seed=seed)
 
     def go_on(net: nn.Linear, optimiser: PulsedSGD, steps: int) -> None:
         for _ in range(steps):
