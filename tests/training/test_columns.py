@@ -36,6 +36,7 @@ def test_without_noise_the_columns_are_found() -> None:
     np.testing.assert_allclose(found.gain * z + found.offset, target, atol=1e-3)
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 1000), count=st.integers(2, 40))
 @settings(max_examples=15, deadline=None)
 def test_it_is_never_worse_than_nothing_on_new_inputs(seed: int, count: int) -> None:

@@ -68,6 +68,7 @@ def drawn(sizes: tuple[int, ...]) -> Design:
     return design_of(network(*sizes), inputs(7, sizes[0]))
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**16), sizes=st.sampled_from([(3, 2), (4, 1, 2), (5, 6, 4, 3)]))
 @settings(max_examples=25, deadline=None)
 def test_no_gauge_changes_an_output(seed: int, sizes: tuple[int, ...]) -> None:
@@ -153,6 +154,7 @@ def test_the_expected_error_is_that_of_chips(bias: str) -> None:
     assert found == pytest.approx(expected_error(design, x), rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_best_gauge_beats_the_network_as_drawn_and_row_max_on_chips() -> None:
     x = inputs(80, 6)
     design = design_of(network(6, 10, 8, 3, spread=0.7), x)
@@ -185,6 +187,7 @@ def test_the_search_finds_the_minimum_of_a_network_with_one_hidden_neuron_at_any
     assert fixed.error == pytest.approx(fixed.drawn, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_wires_tell_places_apart() -> None:
     x = inputs(40, 6).abs()
     wired = CELLS.replace(r_wordline=20.0, r_bitline=20.0)

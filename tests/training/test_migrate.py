@@ -112,6 +112,7 @@ def test_the_next_layer_is_read_with_corrected_inputs() -> None:
         np.testing.assert_allclose(found.fitted.offset[name], columns.offset, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [4, 8, 32])
 def test_what_belongs_to_other_probes_is_refused_and_harms(count: int) -> None:
     x = as_inputs(design(), inputs(count, 2))
