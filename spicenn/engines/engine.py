@@ -80,6 +80,34 @@ class Engine(Protocol):
         self.close()
 
 
+class WrappedEngine(Engine):
+    """What answers by asking another engine, which stays open and the caller's.
+
+    Parameters
+    ----------
+    engine : the other one.
+    how : what is added to its name.
+    """
+
+    def __init__(self, engine: Engine, how: str) -> None:
+        self._engine, self._how = engine, how
+
+    @property
+    def name(self) -> str:
+        return f"{self._engine.name}, {self._how}"
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        return self._engine.versions
+
+    @property
+    def tolerances(self) -> Mapping[str, float]:
+        return self._engine.tolerances
+
+    def close(self) -> None:
+        """Nothing: the engine under it is the caller's."""
+
+
 def check_shapes(crossbar: Crossbar, g: Array, v: Array, parameters: Parameters) -> None:
     """Raise InputError unless all arrays fit the crossbar, naming array and shape."""
     shape = (crossbar.wordlines, crossbar.bitlines)

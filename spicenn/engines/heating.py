@@ -9,7 +9,6 @@ that a turn solves it exactly, and with ideal wires one turn is all.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -26,7 +25,7 @@ from spicenn.circuit.heating import (
     render_heating,
 )
 from spicenn.engines import opened
-from spicenn.engines.engine import Array, Engine, Parameters, Solution, check_shapes
+from spicenn.engines.engine import Array, Engine, Parameters, Solution, WrappedEngine, check_shapes
 from spicenn.engines.ngspice.client import NgspiceEngine
 from spicenn.engines.ngspice.results import Results
 from spicenn.engines.nodal import NodalEngine, segments
@@ -159,7 +158,7 @@ def thermal_conductance(heating: Heating, wordlines: int, bitlines: int) -> Any:
     return csc_array(network)
 
 
-class HeatedEngine(Engine):
+class HeatedEngine(WrappedEngine):
     """Tiles of chips with the heat of every input settled. The engine under it stays open.
 
     Parameters
@@ -171,19 +170,8 @@ class HeatedEngine(Engine):
     def __init__(self, engine: Engine, heating: Heating) -> None:
         if not isinstance(engine, NgspiceEngine | NodalEngine):
             raise _unknown(engine)
-        self._engine, self.heating = engine, heating
-
-    @property
-    def name(self) -> str:
-        return f"{self._engine.name}, heated"
-
-    @property
-    def versions(self) -> Mapping[str, str]:
-        return self._engine.versions
-
-    @property
-    def tolerances(self) -> Mapping[str, float]:
-        return self._engine.tolerances
+        super().__init__(engine, "heated")
+        self.heating = heating
 
     def solve(
         self, crossbar: Crossbar, g: Array, v: Array, parameters: Parameters | None = None
@@ -202,9 +190,6 @@ class HeatedEngine(Engine):
             except SpicennError as error:
                 result.fail(chip, error, 0.0)
         return result.solution()
-
-    def close(self) -> None:
-        """Nothing: the engine under it is the caller's."""
 
 
 def heated(engine: Engine, heating: Heating) -> HeatedEngine:

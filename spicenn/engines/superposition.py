@@ -8,13 +8,12 @@ tile that was seen before is not simulated again.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
 from hashlib import blake2b
 
 import numpy as np
 
 from spicenn.circuit import Crossbar
-from spicenn.engines.engine import Array, Engine, Parameters, Solution, check_shapes
+from spicenn.engines.engine import Array, Engine, Parameters, Solution, WrappedEngine, check_shapes
 from spicenn.engines.laws import is_linear
 from spicenn.errors import EngineError, Status
 
@@ -24,7 +23,7 @@ _ELEMENTS = 1 << 25
 _Seen = tuple[Array, int, str]
 
 
-class SuperposedEngine(Engine):
+class SuperposedEngine(WrappedEngine):
     """Another engine's answers to unit inputs, added up. The other engine stays the caller's.
 
     Parameters
@@ -33,21 +32,9 @@ class SuperposedEngine(Engine):
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine, "superposed")
         self._seen: OrderedDict[bytes, _Seen] = OrderedDict()
         self._elements = 0
-
-    @property
-    def name(self) -> str:
-        return f"{self._engine.name}, superposed"
-
-    @property
-    def versions(self) -> Mapping[str, str]:
-        return self._engine.versions
-
-    @property
-    def tolerances(self) -> Mapping[str, float]:
-        return self._engine.tolerances
 
     def solve(
         self, crossbar: Crossbar, g: Array, v: Array, parameters: Parameters | None = None

@@ -23,26 +23,26 @@ def save_module(module: ChipModel, path: Path) -> None:
     """See ``ChipModel.save``."""
     meta = {"seed": module.seed, "floor": module.floor, "vary_cells": module.vary_cells}
     tensors = {name: value.contiguous() for name, value in module.state_dict().items()}
-    _write(path, "module", module.design, tensors, meta, module.provenance)
+    write_content(path, "module", module.design, tensors, meta, module.provenance)
 
 
 def load_module(
     path: Path, *, allow_include: Sequence[str | Path] = (), trust_model: bool = False
 ) -> ChipModel:
     """See ``ChipModel.load``."""
-    design, tensors, meta, provenance = _read(path, "module", allow_include, trust_model)
+    design, tensors, meta, provenance = read_content(path, "module", allow_include, trust_model)
     weights, draws = {}, {}
     for name, (buffer, shape) in parameter_buffers(design).items():
-        weights[name] = _tensor(path, tensors, f"weight_{buffer}", shape)
-        draws[name] = _tensor(path, tensors, f"draws_{buffer}", (None, *shape))
+        weights[name] = tensor_of(path, tensors, f"weight_{buffer}", shape)
+        draws[name] = tensor_of(path, tensors, f"draws_{buffer}", (None, *shape))
     if len({len(value) for value in draws.values()}) > 1:
-        raise _bad(path, "tiles differ in their number of draws")
+        raise bad_file(path, "tiles differ in their number of draws")
     module = ChipModel(
         design,
         weights,
         draws,
-        floor=_number(path, meta, "floor"),
-        seed=int(_number(path, meta, "seed")),
+        floor=number(path, meta, "floor"),
+        seed=int(number(path, meta, "seed")),
         provenance=provenance,
     )
     module.vary_cells = bool(meta.get("vary_cells"))
@@ -59,36 +59,36 @@ def save_surrogate(surrogate: Surrogate, path: Path) -> None:
         "structure_scale": dict(surrogate.structure_scale),
     }
     tensors = {f"shift_{name}": value for name, value in surrogate.shift.items()}
-    _write(path, "surrogate", surrogate.design, tensors, meta, surrogate.provenance)
+    write_content(path, "surrogate", surrogate.design, tensors, meta, surrogate.provenance)
 
 
 def load_surrogate(
     path: Path, *, allow_include: Sequence[str | Path] = (), trust_model: bool = False
 ) -> Surrogate:
     """See ``Surrogate.load``."""
-    design, tensors, meta, provenance = _read(path, "surrogate", allow_include, trust_model)
+    design, tensors, meta, provenance = read_content(path, "surrogate", allow_include, trust_model)
     scales = meta.get("spread_scale")
     if not isinstance(scales, dict) or set(scales) != {layer.name for layer in design.layers}:
-        raise _bad(path, "its spread_scale does not name the design's layers")
+        raise bad_file(path, "its spread_scale does not name the design's layers")
     structure = meta.get("structure_scale", {})
     if not isinstance(structure, dict) or not set(structure) <= set(MECHANISMS):
-        raise _bad(path, "its structure_scale names no mechanisms of converters")
+        raise bad_file(path, "its structure_scale names no mechanisms of converters")
     return Surrogate(
         design,
         {
-            name: _tensor(path, tensors, f"shift_{name}", shape)
+            name: tensor_of(path, tensors, f"shift_{name}", shape)
             for name, shape in _shapes(design).items()
         },
-        {name: _number(path, scales, name) for name in scales},
-        _number(path, meta, "floor"),
-        int(_number(path, meta, "chips")),
-        int(_number(path, meta, "failed")),
+        {name: number(path, scales, name) for name in scales},
+        number(path, meta, "floor"),
+        int(number(path, meta, "chips")),
+        int(number(path, meta, "failed")),
         provenance,
-        {name: _number(path, structure, name) for name in structure},
+        {name: number(path, structure, name) for name in structure},
     )
 
 
-def _write(
+def write_content(
     path: Path,
     kind: str,
     design: Design,
@@ -107,17 +107,17 @@ def _write(
     torch.save(content, path)
 
 
-def _read(
+def read_content(
     path: Path, kind: str, allow_include: Sequence[str | Path], trust_model: bool
 ) -> tuple[Design, dict[str, Any], dict[str, Any], dict[str, str]]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds, all of them "not such a file"
-        raise _bad(path, f"torch cannot read it: {type(error).__name__}") from error
+        raise bad_file(path, f"torch cannot read it: {type(error).__name__}") from error
     if not isinstance(content, dict) or content.get("spicenn") != _SCHEMA:
-        raise _bad(path, f"it is not a file of schema {_SCHEMA}")
+        raise bad_file(path, f"it is not a file of schema {_SCHEMA}")
     if content.get("kind") != kind:
-        raise _bad(path, f"it holds no {kind} but {content.get('kind')!r:.40}")
+        raise bad_file(path, f"it holds no {kind} but {content.get('kind')!r:.40}")
     design, tensors, meta = (content.get(key) for key in ("design", "tensors", "meta"))
     if not (
         isinstance(design, torch.Tensor)
@@ -125,19 +125,19 @@ def _read(
         and isinstance(tensors, dict)
         and isinstance(meta, str)
     ):
-        raise _bad(path, "a part is missing or of a wrong type")
+        raise bad_file(path, "a part is missing or of a wrong type")
     try:
         fields = json.loads(meta)
     except ValueError as error:
-        raise _bad(path, "its metadata are not JSON") from error
+        raise bad_file(path, "its metadata are not JSON") from error
     provenance = fields.get("provenance") if isinstance(fields, dict) else None
     if not isinstance(provenance, dict):
-        raise _bad(path, "it has no provenance")
+        raise bad_file(path, "it has no provenance")
     loaded = Design.from_bytes(
         design.numpy().tobytes(), allow_include=allow_include, trust_model=trust_model
     )
     if provenance.get("design_hash") != loaded.hash:
-        raise _bad(path, "its design is not the one that its provenance names")
+        raise bad_file(path, "its design is not the one that its provenance names")
     return loaded, tensors, fields, {str(key): str(value) for key, value in provenance.items()}
 
 
@@ -148,27 +148,27 @@ def _shapes(design: Design) -> dict[str, tuple[int, int]]:
     }
 
 
-def _tensor(
+def tensor_of(
     path: Path, tensors: dict[str, Any], name: str, shape: tuple[int | None, ...]
 ) -> torch.Tensor:
     value = tensors.get(name)
     if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-        raise _bad(path, f"{name!r} is missing or not a tensor of floats")
+        raise bad_file(path, f"{name!r} is missing or not a tensor of floats")
     fits = value.ndim == len(shape) and all(
         want in (None, have) for want, have in zip(shape, value.shape, strict=True)
     )
     if not fits or value.layout is not torch.strided or not bool(torch.isfinite(value).all()):
-        raise _bad(path, f"{name!r} has a wrong shape or values that are not finite")
+        raise bad_file(path, f"{name!r} has a wrong shape or values that are not finite")
     return value
 
 
-def _number(path: Path, data: Mapping[str, Any], key: str) -> float:
+def number(path: Path, data: Mapping[str, Any], key: str) -> float:
     value = data.get(key)
     good = isinstance(value, int | float) and not isinstance(value, bool)
     if not good or not np.isfinite(value) or value < 0:  # type: ignore[arg-type,operator]
-        raise _bad(path, f"{key!r} is not a number of at least 0")
+        raise bad_file(path, f"{key!r} is not a number of at least 0")
     return value  # type: ignore[return-value]
 
 
-def _bad(path: Path, what: str) -> DesignError:
+def bad_file(path: Path, what: str) -> DesignError:
     return DesignError(what, where=str(path), remedy="save it again with this version of spicenn")

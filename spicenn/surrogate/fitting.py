@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from spicenn.compiler import Design
-from spicenn.compiler.embedded import design_of, input_names, output_names
-from spicenn.compiler.execute import as_inputs
 from spicenn.compiler.jacobian import Linearisation, linearise
 from spicenn.compiler.probes import with_noise
 from spicenn.compiler.structural import TileMoments, tile_moments
 from spicenn.compiler.structure import MECHANISMS, mechanism_of, structure_variance
 from spicenn.compiler.threads import one_thread
-from spicenn.errors import CalibrationError, Status
-from spicenn.surrogate.calibration import observed
-from spicenn.surrogate.module import as_tensors
 from spicenn.surrogate.population import Surrogate, prior_of
 from spicenn.surrogate.posterior import Posterior, infer
+from spicenn.surrogate.records import Record, read_record
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -41,18 +35,14 @@ _SCORING = 12
 
 @dataclass(frozen=True, eq=False)
 class _Study:
-    """The part of a study that is learnt from.
+    """A study's chips, and what the technology says of them."""
 
-    target : (chip, sample, output), mean over trials.
-    """
-
-    design: Design
+    record: Record
     moments: tuple[TileMoments, ...]
-    inputs: tuple[torch.Tensor, ...]
-    target: torch.Tensor
-    trials: int
-    chips: int
-    failed: int
+
+    @property
+    def design(self) -> Design:
+        return self.record.design
 
 
 @one_thread()
@@ -84,7 +74,11 @@ def fit(
     Raises CalibrationError where fewer than two chips came out, or the record still
     has a swept dimension; DesignError where it carries no design.
     """
-    study = _study(ds, design_of(ds, allow_include=allow_include, trust_model=trust_model))
+    record = read_record(
+        ds, least=2, most=_CHIPS, observations=_OBSERVATIONS, allow_include=allow_include,
+        trust_model=trust_model,
+    )  # fmt: skip
+    study = _Study(record, tile_moments(record.design))
     layers = [layer.name for layer in study.design.layers]
     known = {mechanism_of(name) for name in structure_variance(study.design)}
     mechanisms = [mechanism for mechanism in MECHANISMS if mechanism in known]
@@ -95,13 +89,13 @@ def fit(
         prior = prior_of(study.design, study.moments, shift, scale, floor)
         posteriors = [
             infer(
-                lambda weights: linearise(study.design, study.moments, weights, study.inputs),
+                lambda weights: linearise(study.design, study.moments, weights, record.inputs),
                 prior,
                 target,
-                trials=study.trials,
+                trials=record.trials,
                 iterations=iterations,
             )
-            for target in study.target
+            for target in record.target
         ]
         scale, floor = _spread(study, posteriors, scale, floor)
         correction = _shared(posteriors)
@@ -111,73 +105,11 @@ def fit(
         shift,
         {name: scale[name] for name in layers},
         floor,
-        study.chips,
-        study.failed,
-        _provenance(ds, study),
+        record.chips,
+        record.failed,
+        record.provenance(),
         {name: scale[name] for name in mechanisms},
     )
-
-
-def _study(ds: xr.Dataset, design: Design) -> _Study:
-    design = _swept(ds, design)
-    names = output_names(design)
-    wanted = {port.name: name for port, name in zip(design.program.outputs, names, strict=True)}
-    for name in (*wanted.values(), *input_names(design), "status"):
-        if name not in ds.variables:
-            raise CalibrationError(f"the dataset has no variable {name!r}")
-    good = np.flatnonzero(np.asarray(ds["status"].values) == Status.OK)
-    pending = int((np.asarray(ds["status"].values) == Status.PENDING).sum())
-    arrays = tuple(np.asarray(ds[name].values) for name in input_names(design))
-    inputs = as_inputs(design, arrays if len(arrays) > 1 else arrays[0])
-    outputs = sum(
-        int(np.prod(port.shape)) for port in design.program.outputs if "float" in port.dtype
-    )
-    samples = _spaced(len(inputs[0]), max(1, _OBSERVATIONS // max(1, outputs)))
-    chosen = good[_spaced(len(good), _CHIPS)]
-    values = observed(
-        design,
-        {port: _values(ds[name], chosen, samples) for port, name in wanted.items()},
-    )
-    finite = np.isfinite(values).all(axis=(1, 2, 3))
-    if int(finite.sum()) < 2:
-        raise CalibrationError(
-            f"{len(good)} of {ds.sizes['chip']} chips came out; a population needs at least 2",
-            remedy="look at the record's status and message",
-        )
-    return _Study(
-        design,
-        tile_moments(design),
-        as_tensors(tuple(array[samples] for array in inputs)),
-        torch.as_tensor(values[finite].mean(axis=1)),
-        values.shape[1],
-        int(finite.sum()),
-        int(ds.sizes["chip"] - len(good) - pending + (~finite).sum()),
-    )
-
-
-def _swept(ds: xr.Dataset, design: Design) -> Design:
-    """The design in the technology of the point of a sweep that was selected."""
-    changes: dict[str, Any] = {}
-    for name in ds.attrs.get("sweep", []):
-        if name in ds.dims:
-            raise CalibrationError(
-                f"the record is swept over {name!r}",
-                remedy=f"select one point, ds.sel({{{name!r}: …}})",
-            )
-        changes[name] = ds[name].item()
-    return design.with_technology(**changes) if changes else design
-
-
-def _values(
-    array: xr.DataArray, chips: NDArray[np.int64], samples: NDArray[np.int64]
-) -> NDArray[Any]:
-    return np.asarray(array.isel(chip=chips, sample=samples).values)
-
-
-def _spaced(available: int, wanted: int) -> NDArray[np.int64]:
-    """At most ``wanted`` indices, evenly over what there is."""
-    count = min(available, wanted)
-    return np.unique(np.linspace(0, max(0, available - 1), count).round().astype(np.int64))
 
 
 def _spread(
@@ -260,7 +192,9 @@ def _case(study: _Study, posterior: Posterior) -> _Case:
     for name, value in structure_variance(study.design).items():
         parts.setdefault(mechanism_of(name), {})[name] = value
     kernels = {name: linear.kernel(linear, variance) for name, variance in parts.items()}
-    return _Case(posterior.residual + linear.apply(delta), kernels, linear.noise / study.trials)
+    return _Case(
+        posterior.residual + linear.apply(delta), kernels, linear.noise / study.record.trials
+    )
 
 
 def _shared(posteriors: list[Posterior]) -> dict[str, torch.Tensor]:
@@ -273,14 +207,3 @@ def _shared(posteriors: list[Posterior]) -> dict[str, torch.Tensor]:
         power = float(average.square().sum())
         result[name] = average * (max(0.0, 1.0 - chance / power) if power > 0 else 0.0)
     return result
-
-
-def _provenance(ds: xr.Dataset, study: _Study) -> dict[str, str]:
-    return {
-        "design_hash": study.design.hash,
-        "seed": str(ds.attrs.get("seed", "")),
-        "engine": str(ds.attrs.get("engine", "")),
-        "chips": str(study.chips),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("spicenn", "torch", "numpy")},
-    }

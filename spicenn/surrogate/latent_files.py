@@ -11,13 +11,13 @@ import torch
 
 from spicenn.compiler import Design
 from spicenn.surrogate.files import (
-    _bad,
-    _number,
-    _read,
-    _tensor,
-    _write,
+    bad_file,
     load_module,
     load_surrogate,
+    number,
+    read_content,
+    tensor_of,
+    write_content,
 )
 from spicenn.surrogate.latent import (
     Decoder,
@@ -67,16 +67,16 @@ def save_latent(surrogate: LatentSurrogate, path: Path) -> None:
         **_form(surrogate.decoder),
     }
     tensors = _contiguous(surrogate.decoder)
-    _write(path, "latent", surrogate.design, tensors, meta, surrogate.provenance)
+    write_content(path, "latent", surrogate.design, tensors, meta, surrogate.provenance)
 
 
 def load_latent(
     path: Path, *, allow_include: Sequence[str | Path] = (), trust_model: bool = False
 ) -> LatentSurrogate:
     """Read a surrogate of the neural or linear family; see ``load``."""
-    design, tensors, meta, provenance = _read(path, "latent", allow_include, trust_model)
+    design, tensors, meta, provenance = read_content(path, "latent", allow_include, trust_model)
     decoder, kind = _decoder(path, design, tensors, meta, "")
-    chips, failed = (int(_number(path, meta, key)) for key in ("chips", "failed"))
+    chips, failed = (int(number(path, meta, key)) for key in ("chips", "failed"))
     return kind(design, decoder, chips, failed, provenance)
 
 
@@ -84,24 +84,27 @@ def save_latent_module(module: LatentModule, path: Path) -> None:
     """See ``LatentModule.save``."""
     meta = {"seed": module.seed, "vary_cells": module.vary_cells, **_form(module.decoder)}
     tensors = _contiguous(module)
-    _write(path, "latent module", module.design, tensors, meta, module.provenance)
+    write_content(path, "latent module", module.design, tensors, meta, module.provenance)
 
 
 def load_latent_module(
     path: Path, *, allow_include: Sequence[str | Path] = (), trust_model: bool = False
 ) -> LatentModule:
     """Read a chip of the neural or linear family; see ``load_chip``."""
-    design, tensors, meta, provenance = _read(path, "latent module", allow_include, trust_model)
+    design, tensors, meta, provenance = read_content(
+        path, "latent module", allow_include, trust_model
+    )
     decoder, _ = _decoder(path, design, tensors, meta, "decoder.")
     size = decoder.latent
     module = LatentModule(
         design,
         decoder,
         LatentPosterior(
-            _tensor(path, tensors, "latent", (size,)), _tensor(path, tensors, "root", (size, size))
+            tensor_of(path, tensors, "latent", (size,)),
+            tensor_of(path, tensors, "root", (size, size)),
         ),
-        _tensor(path, tensors, "latents", (None, size)),
-        seed=int(_number(path, meta, "seed")),
+        tensor_of(path, tensors, "latents", (None, size)),
+        seed=int(number(path, meta, "seed")),
         provenance=provenance,
     )
     module.vary_cells = bool(meta.get("vary_cells"))
@@ -129,25 +132,25 @@ def _decoder(
     }
     family, shape = meta.get("family"), meta.get("shape")
     if not isinstance(family, str) or family not in kinds or not isinstance(shape, dict):
-        raise _bad(path, "it names no family of surrogates")
+        raise bad_file(path, "it names no family of surrogates")
     make, surrogate_class = kinds[family]
-    sizes = {name: int(_number(path, shape, name)) for name in shape}
+    sizes = {name: int(number(path, shape, name)) for name in shape}
     ports = design.program.outputs
     outputs = sum(int(np.prod(port.shape)) for port in ports if "float" in port.dtype)
     if max(sizes.values(), default=0) > _LARGEST:
-        raise _bad(path, "its sizes are not those of a surrogate")
+        raise bad_file(path, "its sizes are not those of a surrogate")
     try:
         with torch.device("meta"):  # shapes alone: nothing is allocated before they fit
             blank = make(outputs, sizes)
     except (KeyError, RuntimeError) as error:
-        raise _bad(path, "its sizes are not those of its family") from error
+        raise bad_file(path, "its sizes are not those of its family") from error
     state = {}
     for name, value in blank.state_dict().items():
-        found = _tensor(path, tensors, prefix + name, tuple(value.shape))
+        found = tensor_of(path, tensors, prefix + name, tuple(value.shape))
         if found.dtype is not torch.float64:
-            raise _bad(path, f"{prefix + name!r} is not float64")
+            raise bad_file(path, f"{prefix + name!r} is not float64")
         if name in _VARIANCES and bool((found < 0).any()):
-            raise _bad(path, f"{prefix + name!r} is a negative variance")
+            raise bad_file(path, f"{prefix + name!r} is a negative variance")
         state[name] = found
     decoder = make(outputs, sizes)
     decoder.load_state_dict(state)

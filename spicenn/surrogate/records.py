@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from spicenn.compiler import Design
 from spicenn.compiler.embedded import design_of, input_names, output_names
@@ -37,8 +38,8 @@ class Record:
     design : whose chips.
     inputs : one tensor per model input, sample axis first.
     target : (chip, sample, output) float64, mean over trials.
-    read : (sample, output), variance of one read: about its chip's mean, pooled over the
-        chips; where the study has one trial, which does not tell, the technology's own.
+    scatter : (sample, output), variance of one read about its chip's mean, pooled over the
+        chips; None where the study has one trial.
     trials : reads behind each target.
     failed : chips that were left out.
     seed, engine : of the study, as text.
@@ -47,7 +48,7 @@ class Record:
     design: Design
     inputs: tuple[torch.Tensor, ...]
     target: torch.Tensor
-    read: torch.Tensor
+    scatter: torch.Tensor | None
     trials: int
     failed: int
     seed: str
@@ -57,6 +58,11 @@ class Record:
     def chips(self) -> int:
         """How many chips there are to learn from."""
         return len(self.target)
+
+    @property
+    def read(self) -> torch.Tensor:
+        """Variance of one read (sample, output): the study's, or else the technology's."""
+        return _stated(self.design, self.inputs) if self.scatter is None else self.scatter
 
     def part(self) -> Part:
         """All of it, beside the ideal network."""
@@ -85,6 +91,8 @@ def read_record(
     ds: xr.Dataset,
     *,
     least: int,
+    most: int | None = None,
+    observations: int | None = None,
     allow_include: Sequence[str | Path] = (),
     trust_model: bool = False,
 ) -> Record:
@@ -92,7 +100,8 @@ def read_record(
 
     Parameters
     ----------
-    least : chips that there must be.
+    least : chips that there must be. most : chips to take at most, evenly over the study.
+    observations : samples times outputs to take of a chip at most, evenly.
     allow_include, trust_model : for the design in the record, as of ``Design.load``.
 
     Raises CalibrationError where fewer chips came out, or the record still has a swept
@@ -105,11 +114,17 @@ def read_record(
             raise CalibrationError(f"the dataset has no variable {name!r}")
     status = np.asarray(ds["status"].values)
     good = np.flatnonzero(status == Status.OK)
+    pending = int((status == Status.PENDING).sum())
+    arrays = tuple(np.asarray(ds[name].values) for name in input_names(design))
+    inputs = as_inputs(design, arrays if len(arrays) > 1 else arrays[0])
     ports = design.program.outputs
+    outputs = sum(int(np.prod(port.shape)) for port in ports if "float" in port.dtype)
+    wanted = None if observations is None else max(1, observations // max(1, outputs))
+    samples, chosen = _spaced(len(inputs[0]), wanted), good[_spaced(len(good), most)]
     values = observed(
         design,
         {
-            port.name: np.asarray(ds[name].isel(chip=good).values)
+            port.name: np.asarray(ds[name].isel(chip=chosen, sample=samples).values)
             for port, name in zip(ports, names, strict=True)
         },
     )
@@ -121,24 +136,24 @@ def read_record(
             remedy="run more chips, or look at the record's status and message",
         )
     values = values[finite]
-    arrays = tuple(np.asarray(ds[name].values) for name in input_names(design))
     trials = values.shape[1]
-    pending = int((status == Status.PENDING).sum())
-    inputs = as_tensors(as_inputs(design, arrays if len(arrays) > 1 else arrays[0]))
-    if trials > 1:
-        read = torch.as_tensor(values.var(axis=1, ddof=1).mean(axis=0))
-    else:
-        read = _stated(design, inputs)
+    scatter = values.var(axis=1, ddof=1).mean(axis=0) if trials > 1 else None
     return Record(
         design,
-        inputs,
+        as_tensors(tuple(array[samples] for array in inputs)),
         torch.as_tensor(values.mean(axis=1)),
-        read,
+        None if scatter is None else torch.as_tensor(scatter),
         trials,
-        int(ds.sizes["chip"] - pending - finite.sum()),
+        int(ds.sizes["chip"] - len(good) - pending + (~finite).sum()),
         str(ds.attrs.get("seed", "")),
         str(ds.attrs.get("engine", "")),
     )
+
+
+def _spaced(available: int, most: int | None) -> NDArray[np.int64]:
+    """Indices evenly over what there is, at most so many."""
+    count = available if most is None else min(available, most)
+    return np.unique(np.linspace(0, max(0, available - 1), count).round().astype(np.int64))
 
 
 def _stated(design: Design, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:

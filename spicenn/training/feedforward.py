@@ -21,7 +21,7 @@ from spicenn.arrays import as_like, namespace
 from spicenn.circuit import Crossbar
 from spicenn.compiler.design import Design
 from spicenn.compiler.placement import place
-from spicenn.engines.engine import Engine, Parameters, Solution
+from spicenn.engines.engine import Engine, Parameters, Solution, WrappedEngine
 from spicenn.engines.heating import thermal_conductance
 from spicenn.errors import InputError, TrainingError
 from spicenn.technology.heating import Heating
@@ -160,7 +160,7 @@ def design_corrections(
     }
 
 
-class PredistortingEngine(Engine):
+class PredistortingEngine(WrappedEngine):
     """Another engine with every tile's inputs predistorted; the other one stays the caller's.
 
     Parameters
@@ -176,19 +176,8 @@ class PredistortingEngine(Engine):
         corrections: Mapping[str, FeedForward],
         iterations: int = ITERATIONS,
     ) -> None:
-        self._engine, self._corrections, self._iterations = engine, corrections, iterations
-
-    @property
-    def name(self) -> str:
-        return f"{self._engine.name}, predistorted"
-
-    @property
-    def versions(self) -> Mapping[str, str]:
-        return self._engine.versions
-
-    @property
-    def tolerances(self) -> Mapping[str, float]:
-        return self._engine.tolerances
+        super().__init__(engine, "predistorted")
+        self._corrections, self._iterations = corrections, iterations
 
     def solve(
         self, crossbar: Crossbar, g: Array, v: Array, parameters: Parameters | None = None
@@ -202,9 +191,6 @@ class PredistortingEngine(Engine):
         correction = self._corrections[crossbar.name]
         voltage = predistort(correction, v, iterations=self._iterations).voltage
         return self._engine.solve(crossbar, g, voltage, parameters)
-
-    def close(self) -> None:
-        """Nothing: the engine under it is the caller's."""
 
 
 def predistorted(
