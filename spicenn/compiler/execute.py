@@ -95,6 +95,7 @@ def crossbar_call(
     samples: int,
     *,
     cells: CellSource | None = None,
+    correct: Correction | None = None,
     use: int = 0,
 ) -> CrossbarCall:
     """Return what computes single layers on one chip: (layer name, inputs) to its results.
@@ -102,13 +103,13 @@ def crossbar_call(
     Parameters
     ----------
     samples : of the batch, the first axis of every layer's inputs.
-    cells : as for ``run_chips``.
+    cells, correct : as for ``run_chips``.
     use : number of the first read of every layer, which tells its noise from another's.
 
     The call raises an EngineError naming the tile where the engine fails.
     """
     source = cells or (lambda tile, index: sample_tile(design, tile, index, seed))
-    run = _Run(design, (chip,), seed, engine, 1, samples, frozenset(), None, source)
+    run = _Run(design, (chip,), seed, engine, 1, samples, frozenset(), None, source, correct)
     run.uses = {layer.name: use for layer in design.layers}
 
     def crossbar(name: str, x: torch.Tensor) -> torch.Tensor:

@@ -47,18 +47,19 @@ class InLoop(nn.Module):
         self.chip, self.engine, self.passes = chip, engine, 0
         layers = analog_layers(net)
         _check(chip, layers)
-        for index, layer in enumerate(layers.values()):
-            if corruption:
-                rng = generator(seed, Purpose.TRAINING, layer=4, row=index)
-                drawn = torch.as_tensor(rng.standard_normal(tuple(layer.weight.shape)))
-                layer.distortion = (1.0 + corruption * drawn).to(layer.weight)
+        self._factors = {
+            name: _factor(name, layer, chip, corruption, seed, index)
+            for index, (name, layer) in enumerate(layers.items())
+        }
 
     def forward(self, *inputs: torch.Tensor) -> Any:
         """Return what the network gives on the chip. Raises EngineError where the engine fails."""
         layers = analog_layers(self.net)
+        chip = self.programmed()
         call = crossbar_call(
-            self.programmed().design, self.chip.index, self.chip.seed, self.engine,
-            len(inputs[0]), use=self.passes,
+            chip.design, chip.index, chip.seed, self.engine, len(inputs[0]), use=self.passes,
+            cells=lambda tile, _: chip.cells(tile),
+            correct=None if chip.adapter is None else chip.adapter.apply,
         )  # fmt: skip
         # Every pass is another read.
         self.passes += 1
@@ -68,11 +69,11 @@ class InLoop(nn.Module):
 
         try:
             for name, layer in layers.items():
-                layer.runner = runner(name)
+                layer.runner, layer.distortion = runner(name), self._factors[name]
             return self.net(*inputs)
         finally:
             for layer in layers.values():
-                layer.runner = None
+                layer.runner = layer.distortion = None
 
     def programmed(self) -> Chip:
         """The chip with the weights and ranges as they are."""
@@ -104,6 +105,23 @@ def in_loop(
     ``InLoop`` for the arguments and what is raised.
     """
     return InLoop(net, chip, engine, corruption=corruption, seed=seed)
+
+
+def _factor(
+    name: str, layer: Analog, chip: Chip, corruption: float, seed: int, index: int
+) -> torch.Tensor | None:
+    """What derivatives see every weight multiplied by: its error, and the chip's adapter."""
+    corrected = chip.adapter is not None and name in chip.adapter.gain
+    if not corruption and not corrected:
+        return None
+    factor = torch.ones(layer.weight.shape, dtype=torch.float64)
+    if corruption:
+        rng = generator(seed, Purpose.TRAINING, layer=4, row=index)
+        factor += corruption * torch.as_tensor(rng.standard_normal(tuple(factor.shape)))
+    if chip.adapter is not None and corrected:
+        gain = torch.as_tensor(chip.adapter.gain[name])
+        factor *= gain.reshape(-1, *[1] * (factor.ndim - 1))
+    return factor.to(layer.weight)
 
 
 def _check(chip: Chip, layers: dict[str, Analog]) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import spicenn as sn
+from spicenn.compiler.adapter import Adapter
 from spicenn.engines import open_engine
 from spicenn.engines.superposition import superposed
 from spicenn.errors import EngineError, TrainingError
@@ -100,6 +101,21 @@ def test_training_in_ngspice_is_for_that_chip() -> None:
     assert ends["own"] < 0.5 * raw[bad]
     assert ends["off"] < 0.6 * raw[bad]
     assert ends["other"] > 1.3 * ends["own"]
+
+
+def test_a_corrected_chip_is_corrected_in_the_loop() -> None:
+    """With its adapter, as when it runs."""
+    model, x, _ = _task()
+    design = sn.compile(model, x[:8], technology=TECH, calibration=x)
+    net = analog(model, design, awareness=FIXED)
+    adapter = Adapter(gain={"0": np.full(6, 1.3)}, offset={"0": np.full(6, 0.2)})
+    chip = design.sample(0, 1)
+    with open_engine("nodal") as engine:
+        plain = in_loop(net, chip, engine)(x).detach()
+        corrected = in_loop(net, chip.corrected(adapter), engine)(x).detach()
+        truth = chip.corrected(adapter).run(x, engine)
+    np.testing.assert_allclose(corrected, truth, rtol=1e-5, atol=1e-6)
+    assert (corrected - plain).abs().max() > 0.1
 
 
 def test_what_does_not_fit_is_refused() -> None:
