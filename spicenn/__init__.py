@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from spicenn.surrogate.active import next_probes
     from spicenn.surrogate.judge import judge
     from spicenn.technology import Cell, Corner, Technology, parse_quantity
-    from spicenn.training import Awareness, analog, in_loop
+    from spicenn.training import Awareness, in_loop
+    from spicenn.training.analog import analog
     from spicenn.training.migrate import migrate
 
 __all__ = [
@@ -99,7 +100,7 @@ _HOME = {
     "Technology": "spicenn.technology",
     "Tile": "spicenn.compiler",
     "accuracy": "spicenn.study",
-    "analog": "spicenn.training",
+    "analog": "spicenn.training.analog",
     "calibrate": "spicenn.surrogate",
     "compile": "spicenn.compiler",
     "compile_spiking": "spicenn.cosim.spiking",
