@@ -101,6 +101,7 @@ class Analog(nn.Module):
     input_range: torch.Tensor
     output_range: torch.Tensor
     physics: Physics
+    awareness: Awareness
     settings: Settings
     draws: Draws
     wiring: Wiring
@@ -109,7 +110,7 @@ class Analog(nn.Module):
 
     def attach(self, physics: Physics, awareness: Awareness, draws: Draws) -> None:
         """Set the layer up; its parameters are there already."""
-        self.physics, self.draws = physics, draws
+        self.awareness, self.draws = awareness, draws
         self.settings = settings_of(awareness, physics)
         self.runner = self.distortion = None
         like = self.weight
@@ -124,7 +125,12 @@ class Analog(nn.Module):
             torch.tensor(layer.current_scale, dtype=like.dtype, device=like.device),
             persistent=False,
         )
-        self.wiring = Wiring(physics, awareness.wires, like)
+        self.see(physics)
+
+    def see(self, physics: Physics) -> None:
+        """Take over what the hardware is; ranges stay."""
+        self.physics, awareness = physics, self.awareness
+        self.wiring = Wiring(physics, awareness.wires, self.weight)
         for name, part in (
             ("shift", self._shift(awareness)), ("spread", physics.spread), ("read", physics.read),
         ):  # fmt: skip
