@@ -40,6 +40,11 @@ def contenders(peers: bool, exact: bool) -> list[Contender]:
         result += [Contender(name + suffix, name, weights) for name in names]
     result.append(Contender("spicenn, IR drop: ladder", "spicenn", wires="ladder"))
     if exact:
+        # From the first weights on, so that every look at the exact solution counts.
+        whole = Contender(
+            "spicenn, IR drop: ladder, 900 steps", "spicenn", wires="ladder", steps=900, rounds=1
+        )
+        result.append(whole)
         last = Contender("spicenn, IR drop: exact", "spicenn", wires="exact", steps=1, rounds=3)
         result.append(last)
     return result
@@ -164,11 +169,11 @@ def main() -> None:
     for each in who:
         ms, over = found["ms"][each.label], found["over_digital"].get(each.label, [1.0] * 3)
         print(
-            f"{each.label:28} {ms[0]:9.3f} ms ({ms[1]:.3f} to {ms[2]:.3f})"
+            f"{each.label:36} {ms[0]:9.3f} ms ({ms[1]:.3f} to {ms[2]:.3f})"
             f"   {over[0]:8.2f} x digital ({over[1]:.2f} to {over[2]:.2f})"
         )
     for label, (median, low, high) in found["over_spicenn"].items():
-        print(f"{label:28} {median:.2f} x spicenn's ({low:.2f} to {high:.2f})")
+        print(f"{label:36} {median:.2f} x spicenn's ({low:.2f} to {high:.2f})")
     if given.out is not None:
         given.out.mkdir(parents=True, exist_ok=True)
         settings = {"sizes": sizes, "rounds": rounds, "steps": steps, "batch": 64}

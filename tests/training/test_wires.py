@@ -256,7 +256,7 @@ def test_what_does_not_fit_is_named(wrong: dict[str, Any], word: str) -> None:
 
 
 def test_a_layer_looks_again_when_its_weights_have_moved() -> None:
-    """Kept while they move by less than a tenth, exact again a few passes after more."""
+    """Kept while they move by less than a fifth, exact again a few passes after more."""
     technology = replace(sn.Technology.preset("ideal"), r_wordline=20.0, r_bitline=20.0)
     linear = torch.nn.Linear(40, 20)
     with torch.no_grad():
