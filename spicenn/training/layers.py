@@ -376,6 +376,8 @@ class Analog(nn.Module):
                 variance[0] += constant * self.input_range.square()
                 return noise.mul_(variance.sqrt_()).mul_(float(scale))
             sizes = [torch.linalg.vector_norm(rows[..., c], dim=-1, keepdim=True) for c in cuts]
+            if count := self.physics.bias_rows:
+                sizes[-1] = torch.hypot(sizes[-1], count**0.5 * self.input_range)
             return noise.mul_(torch.stack(sizes).mul_(sigma * float(scale)))
 
 
