@@ -74,8 +74,8 @@ def fit(
     iterations : Gauss–Newton steps per chip and round at most.
     wires : standard deviation over chips of ln(resistance of wires over the technology's),
         one number a chip, which ``calibrate`` then finds beside its cells. Stated, not
-        learned: chips of a study share the technology's wires. 0.5 says that a chip's are
-        within a factor of 1.6 of them two times in three. Of linear cells only.
+        learned: simulated chips of a study share the technology's wires. 0.5 says that a
+        chip's are within a factor of 1.6 of them two times in three.
     allow_include, trust_model : for the design in the record, as of ``Design.load``.
 
     Raises CalibrationError where fewer than two chips came out, or the record still

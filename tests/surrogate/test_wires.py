@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from torch import nn
 
 from spicenn.compiler import Design
+from spicenn.compiler.embedded import embed
 from spicenn.compiler.jacobian import flatten_outputs, linearise
 from spicenn.compiler.structural import forward, tile_moments, with_wires
 from spicenn.compiler.structure import ADC_GAIN, DAC_GAIN, WIRES, chip_structure
@@ -44,6 +46,13 @@ def error_of(module: ChipModel, design: Design, chip: int, x: Any) -> float:
     quiet = design.with_technology(read_noise=0.0, bandwidth=0.0)
     truth = quiet.sample(chip, seed=8).run(x, engine="nodal")
     return float(np.sqrt(np.mean(np.square(module(torch.as_tensor(x)).numpy() - truth))))
+
+
+def wide() -> Design:
+    """A design of lines so long that their drop is a good part of every output."""
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+    return compiled(net, full(64, 0), **STRONG)
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +112,7 @@ def test_a_derivative_is_the_difference_of_two_chips() -> None:
 def test_chips_of_more_resistive_wires_are_found_with_few_probes() -> None:
     """Half more than the population's, at 24 probes of six chips, on inputs not seen."""
     with single_thread():
-        torch.manual_seed(1)
-        net = nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
-        design = compiled(net, full(64, 0), **STRONG)
+        design = wide()
         ds = dataset(design, full(24, 1))
         fixed, aware = fit(ds), fit(ds, wires=0.5)
         # A study whose wires are the technology's gives the same spreads, and no false floor.
@@ -131,6 +138,23 @@ def test_chips_of_more_resistive_wires_are_found_with_few_probes() -> None:
     assert (np.abs(missed) < 3 * np.array(stated)).all()
     assert (np.array(stated) < 0.1).all()
     assert np.abs(missed).max() < 0.1
+
+
+@pytest.mark.slow
+def test_a_study_of_chips_with_wires_of_their_own_does_not_blame_cells() -> None:
+    """Wires from half to twice the technology's over a record, stated at the fit or not."""
+    design = wide()
+    parts = [
+        dataset(scaled(design, factor), full(24, 1), chips=2, seed=seed)
+        for seed, factor in enumerate((0.5, 0.7, 1.4, 2.0))
+    ]
+    ds = xr.concat([part[["output", "status"]] for part in parts], dim="chip")
+    ds = ds.assign(input=parts[0]["input"], design=(("byte2",), embed(design)))
+    ds.attrs.update(parts[0].attrs)
+    blamed, stated = fit(ds), fit(ds, wires=0.5)
+    assert min(blamed.spread_scale.values()) > 1.25
+    assert all(0.8 < scale < 1.2 for scale in stated.spread_scale.values())
+    assert stated.floor < 0.5 * blamed.floor
 
 
 def test_probes_that_cells_do_not_blur_give_the_number_itself(strong: Design) -> None:
