@@ -3,24 +3,26 @@
 A layer's weight meets the outputs through z = drive @ weight, so the derivative by
 one weight is the product of its row's drive and the output's derivative by z. The
 Jacobian (samples · outputs by cells) is never written out where a factor will do. Of
-converters there are few: the derivatives by their gains and offsets are written out.
+converters and wires there are few: the derivatives by their numbers are written out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 
 from spicenn.compiler.layer import Layer
-from spicenn.compiler.structural import TileMoments, Use, forward
+from spicenn.compiler.structural import TileMoments, Use, forward, wires_of, with_wires
 from spicenn.compiler.structure import (
     ADC_GAIN,
     ADC_OFFSET,
     DAC_GAIN,
     DAC_OFFSET,
+    WIRES,
     Parameters,
     column,
     key,
@@ -170,6 +172,11 @@ class Linearisation:
             result[name] = torch.einsum("nkt,nkf->ft", columns, feature) * root[:, None]
         return result
 
+    @cached_property
+    def _tiled(self) -> Parameters:
+        """The parameters with wires in the tiles' matrices."""
+        return with_wires(self.moments, self.parameters)
+
     def _varying(self, parameters: Parameters) -> Iterator[TileMoments]:
         """Tiles whose cells are among the parameters."""
         return (moment for moment in self.moments if moment.tile.name in parameters)
@@ -203,13 +210,13 @@ class Linearisation:
         return (variance.reshape(len(variance), -1, slices.shape[1]) * slices**2).sum(-1)
 
     def _features(self, wanted: Parameters) -> Iterator[tuple[str, torch.Tensor]]:
-        """Derivatives by converters, (sample, output, converter), of those wanted."""
+        """Derivatives by converters and wires, (sample, output, number), of those wanted."""
         slices = torch.as_tensor(slice_weights(self.design.mapping))
         for moment in self.moments:
             name = key(ADC_GAIN, moment.tile)
             if name in wanted:
                 drive, back = self._of(moment)
-                z = drive @ self.parameters[moment.tile.name]
+                z = drive @ self._tiled[moment.tile.name]
                 z = z.reshape(*z.shape[:2], -1, len(slices)) * slices
                 yield name, torch.einsum("npos,nkpo->nkos", z, back).flatten(2)
             name = key(ADC_OFFSET, moment.tile)
@@ -223,6 +230,19 @@ class Linearisation:
                 name = key(mechanism, layer)
                 if name in wanted:
                     yield name, self._rows(layer, self.factors[layer.name], mechanism)
+        if WIRES in wanted:
+            yield WIRES, self._by_wires()
+
+    def _by_wires(self) -> torch.Tensor:
+        """Derivative by λ, which is zero where the chip has none; (sample, output, 1)."""
+        result = torch.zeros_like(self.value)
+        for moment in self.moments:
+            drive, back = self._of(moment)
+            z = drive @ self._merge(wires_of(moment), moment)
+            result = result + torch.einsum("npo,nkpo->nk", z, back)
+        if WIRES in self.parameters:
+            result = result * self.parameters[WIRES].exp()
+        return result.unsqueeze(-1)
 
     def _rows(self, layer: Layer, factors: Factors, mechanism: str) -> torch.Tensor:
         """Derivatives by one mechanism of a layer's DACs; (sample, output, group · row)."""
@@ -235,7 +255,7 @@ class Linearisation:
                 continue
             slot = moment.tile.slot
             _, back = factors.of(moment)
-            merged = self._merge(self.parameters[moment.tile.name], moment)
+            merged = self._merge(self._tiled[moment.tile.name], moment)
             if drive is None:
                 part = factors.pulses * (back.sum(2) @ merged.T)
             else:
@@ -255,7 +275,7 @@ def linearise(
     *,
     differentiable: bool = False,
 ) -> Linearisation:
-    """Outputs of a design and their derivatives by all of its cells and converters.
+    """Outputs of a design and their derivatives by all of its cells, converters and wires.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,13 +29,14 @@ from spicenn.compiler.structure import (
     ADC_GAIN,
     DAC_GAIN,
     DAC_OFFSET,
+    WIRES,
     Parameters,
     column,
     realise,
     row,
 )
 from spicenn.engines.laws import is_linear, known_law
-from spicenn.errors import SpicennWarning
+from spicenn.errors import InputError, SpicennWarning
 from spicenn.kirchhoff.currents import effective_matrix
 from spicenn.kirchhoff.laws import small_signal, with_parameters
 from spicenn.technology import Technology
@@ -51,8 +52,8 @@ if TYPE_CHECKING:
     from spicenn.compiler.design import Design
 
 
-# Relative step of a derivative by a conductance.
-_STEP = 1e-4
+# Relative step of a derivative by a conductance, and by the resistance of wires.
+_STEP, _WIRE_STEP = 1e-4, 1e-2
 # Equally probable values of a standard normal variable, and scaled to be one of variance 1.
 _QUANTILES = np.array([NormalDist().inv_cdf((k + 0.5) / 24) for k in range(24)])
 _NORMAL = _QUANTILES / _QUANTILES.std()
@@ -65,6 +66,8 @@ class TileMoments(NamedTuple):
     mean, spread : (wordline, output · slice) float64, mean and standard deviation.
     read : (wordline, output · slice), variance of one read per squared drive fraction.
     thermal : (output · slice,), variance of one read without drive.
+    wires : (wordline, output · slice), derivative of ``mean`` by the logarithm of its wires'
+        resistance; None where that was not asked for.
     """
 
     tile: PlacedTile
@@ -72,6 +75,7 @@ class TileMoments(NamedTuple):
     spread: torch.Tensor
     read: torch.Tensor
     thermal: torch.Tensor
+    wires: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +99,7 @@ class Use:
     pulses: float
 
 
-def tile_moments(design: Design) -> tuple[TileMoments, ...]:
+def tile_moments(design: Design, *, wires: bool = False) -> tuple[TileMoments, ...]:
     """Mean and spread of every tile's effective matrix, from the technology alone.
 
     The mean is the effective matrix of the mean conductances. A cell's spread is
@@ -104,10 +108,17 @@ def tile_moments(design: Design) -> tuple[TileMoments, ...]:
     ideal and converters of unequal steps do, and what cells that are not linear do beyond
     their conductance at 0 V, each with a SpicennWarning. Gains and offsets of converters are
     beside the matrices, see ``structure``.
+
+    Parameters
+    ----------
+    wires : compute the derivatives by the wires' resistance too, two further effective
+        matrices a tile. Raises InputError for cells that are not linear, or ideal wires.
     """
     technology = design.technology
     beyond = list(beyond_matrices(design))
     linear = is_linear(technology.cell)
+    if wires:
+        _require_wires(technology)
     if not linear:
         beyond.append(f"what is nonlinear in the cell {technology.cell.name!r}")
     if beyond:
@@ -138,9 +149,42 @@ def tile_moments(design: Design) -> tuple[TileMoments, ...]:
                 _tensor(np.hypot(_plus(spread), _minus(spread))) / span,
                 _tensor(_plus(read) + _minus(read)) / span**2,
                 _tensor(_plus(thermal) + _minus(thermal)) / span**2,
+                _by_wires(tile.crossbar, mean) / span if wires else None,
             )
         )
     return tuple(result)
+
+
+def with_wires(moments: Sequence[TileMoments], parameters: Parameters) -> Parameters:
+    """A chip whose wires are in its tiles' effective matrices, and no number of their own.
+
+    The drop along wires, and with it what a matrix lacks, goes with their resistance as long
+    as it is small: of λ a matrix W becomes W + (exp λ - 1) D, of first order in the change of
+    the resistance, with D the derivative at the mean conductances, ``TileMoments.wires``.
+    Large drops grow by less than that, and λ is found as what it does: nearer to zero.
+
+    Returns
+    -------
+    ``parameters`` itself where the chip has no λ.
+    """
+    if WIRES not in parameters:
+        return parameters
+    change = torch.expm1(parameters[WIRES])
+    result = {name: value for name, value in parameters.items() if name != WIRES}
+    for moment in moments:
+        name = moment.tile.name
+        result[name] = result[name] + change * wires_of(moment)
+    return result
+
+
+def wires_of(moment: TileMoments) -> torch.Tensor:
+    """``TileMoments.wires``. Raises InputError where it was not computed."""
+    if moment.wires is None:
+        raise InputError(
+            f"tile {moment.tile.name} has no derivative by its wires",
+            remedy="use tile_moments(design, wires=True)",
+        )
+    return moment.wires
 
 
 def forward(
@@ -160,7 +204,7 @@ def forward(
     Parameters
     ----------
     parameters : of the chip: per tile name (wordline, output · slice) over g_max - g_min, and
-        what its converters do, as ``structure`` has it.
+        what its converters and wires do, as ``structure`` has it.
     inputs : one tensor per model input, sample axis first.
     noise : draws read and thermal noise from it; None is noise-free.
     uses : gets every use of a layer, in order; its shifts are in the outputs' graph.
@@ -171,7 +215,8 @@ def forward(
         for layer in design.layers
     }
     read = None if noise is None else _noise(moments, parameters, noise)
-    weights, offsets = realise([moment.tile for moment in moments], parameters)
+    tiled = with_wires(moments, parameters)
+    weights, offsets = realise([moment.tile for moment in moments], tiled)
 
     def crossbar(name: str, x: torch.Tensor) -> torch.Tensor:
         layer = design.layer(name)
@@ -229,6 +274,39 @@ def _small_signal(
         mean += np.mean(over, axis=0) - middle
         variance += np.var(over, axis=0)
     return mean, np.sqrt(variance)
+
+
+def _require_wires(technology: Technology) -> None:
+    """Raise InputError where the resistance of wires is no parameter of a chip."""
+    if not is_linear(technology.cell):
+        raise InputError(
+            f"the cell {technology.cell.name!r} is not linear: what its wires do is no matrix",
+            remedy="fit with wires=0",
+        )
+    if not (technology.r_wordline or technology.r_bitline):
+        raise InputError(
+            "the technology's wires are ideal: no chip's can be so many times as resistive",
+            remedy="set r_wordline and r_bitline, or fit with wires=0",
+        )
+
+
+def _by_wires(crossbar: Crossbar, g: Array) -> torch.Tensor:
+    """Derivative of a tile's differential matrix by ln(resistance of its wires) [S].
+
+    Of segments alone: what drives and senses lines is not part of the wires.
+    """
+
+    def matrix(factor: float) -> Array:
+        scaled = replace(
+            crossbar,
+            r_wordline=factor * crossbar.r_wordline,
+            r_bitline=factor * crossbar.r_bitline,
+        )
+        r_wordline, r_bitline = scaled.segments()
+        return np.asarray(effective_matrix(g, r_wordline=r_wordline, r_bitline=r_bitline))
+
+    slope = (matrix(1 + _WIRE_STEP) - matrix(1 - _WIRE_STEP)) / (2 * _WIRE_STEP)
+    return _tensor(_plus(slope) - _minus(slope))
 
 
 def _attenuated(spread: Array, effective: Array, mean: Array) -> Array:

@@ -1,4 +1,4 @@
-"""What a chip's converters do to whole rows and columns of its tiles, as a few numbers each.
+"""What a chip's converters and wires do to whole tiles, as a few numbers each.
 
 A tile's row i has a DAC of gain 1 + ρ_i and offset o_i, its column j an ADC of gain 1 + γ_j
 and offset β_j, over full scale. With W the effective matrix of its cells the tile puts out
@@ -8,6 +8,10 @@ and offset β_j, over full scale. With W the effective matrix of its cells the t
 a pulse: another effective matrix and an offset beside it. Numbers are kept by mechanism and
 owner, as ``periphery.adc.gain:fc1_r0_c0`` (of a tile's columns) or ``periphery.dac.gain:fc1``
 (of a layer's rows, whose DACs feed all of its tile columns).
+
+Wires are one number of the whole chip, λ = ln(resistance of a segment / the technology's).
+What they do to effective matrices is in ``structural.with_wires``. The simulator's chips all
+have the technology's wires: the spread of λ is stated by who fits, and zero unless it is.
 """
 
 from __future__ import annotations
@@ -30,10 +34,12 @@ ADC_GAIN, ADC_OFFSET = "periphery.adc.gain", "periphery.adc.offset"
 DAC_GAIN, DAC_OFFSET = "periphery.dac.gain", "periphery.dac.offset"
 # Each of them is one number per converter.
 MECHANISMS = (ADC_GAIN, ADC_OFFSET, DAC_GAIN, DAC_OFFSET)
+# The key of a chip's λ, (1,).
+WIRES = "technology.wires:chip"
 
 # One chip in what it differs by. Per tile name its cells' effective matrix (wordline,
-# output · slice) over g_max - g_min; and by ``key`` its converters, (output · slice,) of a
-# tile, (group, row) of a layer, where what is missing is zero.
+# output · slice) over g_max - g_min; by ``key`` its converters, (output · slice,) of a tile,
+# (group, row) of a layer; and by ``WIRES`` its λ. What is missing is zero.
 Parameters = Mapping[str, torch.Tensor]
 
 
@@ -58,8 +64,13 @@ def mechanism_of(name: str) -> str:
     return name.split(":", 1)[0] if ":" in name else ""
 
 
-def structure_variance(design: Design) -> dict[str, torch.Tensor]:
-    """Variance over chips of every number, by key; mechanisms that are off are left out."""
+def structure_variance(design: Design, wires: float = 0.0) -> dict[str, torch.Tensor]:
+    """Variance over chips of every number, by key; mechanisms that are off are left out.
+
+    Parameters
+    ----------
+    wires : standard deviation of λ.
+    """
     periphery, result = design.technology.periphery, {}
     for mechanism, sigma in ((ADC_GAIN, periphery.adc.gain), (ADC_OFFSET, periphery.adc.offset)):
         for tile in design.tiles if sigma else ():
@@ -68,6 +79,8 @@ def structure_variance(design: Design) -> dict[str, torch.Tensor]:
         for layer in design.layers if sigma else ():
             rows = layer.inputs + bias_rows(layer, design.mapping)
             result[key(mechanism, layer)] = _full(sigma**2, layer.groups, rows)
+    if wires:
+        result[WIRES] = _full(wires**2, 1)
     return result
 
 

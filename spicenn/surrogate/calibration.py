@@ -36,7 +36,7 @@ class Calibration:
     heldout : rms error on probes that a calibration did not see.
     population : rms error of the population model on the same probes.
     misfit : held-out errors over their stated standard deviations, rms; 1 is ideal.
-    posterior : the chip's cells and converters given the probes, None where refused.
+    posterior : the chip's parameters given the probes, None where refused.
     """
 
     module: ChipModel
@@ -60,7 +60,7 @@ def calibrate(
     iterations: int = 5,
     draws: int = 16,
 ) -> Calibration:
-    """Find one chip's cells and converters from its outputs at a few probes.
+    """Find one chip's cells, converters and wires from its outputs at a few probes.
 
     The calibration is first judged: each of ``folds`` parts of the probes is
     predicted from the others. It is refused where those predictions are not better

@@ -21,7 +21,12 @@ _SCHEMA = 1
 
 def save_module(module: ChipModel, path: Path) -> None:
     """See ``ChipModel.save``."""
-    meta = {"seed": module.seed, "floor": module.floor, "vary_cells": module.vary_cells}
+    meta = {
+        "seed": module.seed,
+        "floor": module.floor,
+        "vary_cells": module.vary_cells,
+        "wires": module.wires,
+    }
     tensors = {name: value.contiguous() for name, value in module.state_dict().items()}
     write_content(path, "module", module.design, tensors, meta, module.provenance)
 
@@ -32,7 +37,8 @@ def load_module(
     """See ``ChipModel.load``."""
     design, tensors, meta, provenance = read_content(path, "module", allow_include, trust_model)
     weights, draws = {}, {}
-    for name, (buffer, shape) in parameter_buffers(design).items():
+    wires = bool(meta.get("wires", False))
+    for name, (buffer, shape) in parameter_buffers(design, wires=wires).items():
         weights[name] = tensor_of(path, tensors, f"weight_{buffer}", shape)
         draws[name] = tensor_of(path, tensors, f"draws_{buffer}", (None, *shape))
     if len({len(value) for value in draws.values()}) > 1:
@@ -57,6 +63,7 @@ def save_surrogate(surrogate: Surrogate, path: Path) -> None:
         "failed": surrogate.failed,
         "spread_scale": dict(surrogate.spread_scale),
         "structure_scale": dict(surrogate.structure_scale),
+        "wires": surrogate.wires,
     }
     tensors = {f"shift_{name}": value for name, value in surrogate.shift.items()}
     write_content(path, "surrogate", surrogate.design, tensors, meta, surrogate.provenance)
@@ -85,6 +92,7 @@ def load_surrogate(
         int(number(path, meta, "failed")),
         provenance,
         {name: number(path, structure, name) for name in structure},
+        number(path, {"wires": 0.0, **meta}, "wires"),
     )
 
 

@@ -15,8 +15,9 @@ from spicenn.compiler import Design
 from spicenn.compiler.jacobian import Linearisation, linearise
 from spicenn.compiler.probes import with_noise
 from spicenn.compiler.structural import TileMoments, tile_moments
-from spicenn.compiler.structure import MECHANISMS, mechanism_of, structure_variance
+from spicenn.compiler.structure import MECHANISMS, WIRES, mechanism_of, structure_variance
 from spicenn.compiler.threads import one_thread
+from spicenn.errors import InputError
 from spicenn.surrogate.population import Surrogate, prior_of
 from spicenn.surrogate.posterior import Posterior, infer
 from spicenn.surrogate.records import Record, read_record
@@ -35,10 +36,11 @@ _SCORING = 12
 
 @dataclass(frozen=True, eq=False)
 class _Study:
-    """A study's chips, and what the technology says of them."""
+    """A study's chips, what the technology says of them, and the stated spread of wires."""
 
     record: Record
     moments: tuple[TileMoments, ...]
+    wires: float
 
     @property
     def design(self) -> Design:
@@ -51,6 +53,7 @@ def fit(
     *,
     rounds: int = 2,
     iterations: int = 3,
+    wires: float = 0.0,
     allow_include: Sequence[str | Path] = (),
     trust_model: bool = False,
 ) -> Surrogate:
@@ -69,16 +72,23 @@ def fit(
         out and counted.
     rounds : alternations between the chips' cells and the population.
     iterations : Gauss–Newton steps per chip and round at most.
+    wires : standard deviation over chips of ln(resistance of wires over the technology's),
+        one number a chip, which ``calibrate`` then finds beside its cells. Stated, not
+        learned: simulated chips of a study share the technology's wires. 0.5 says that a
+        chip's are within a factor of 1.6 of them two times in three.
     allow_include, trust_model : for the design in the record, as of ``Design.load``.
 
     Raises CalibrationError where fewer than two chips came out, or the record still
-    has a swept dimension; DesignError where it carries no design.
+    has a swept dimension; DesignError where it carries no design; InputError for wires below
+    0, or of a technology whose cells are not linear or whose wires are ideal.
     """
+    if not (np.isfinite(wires) and wires >= 0):
+        raise InputError(f"wires = {wires!r} is no standard deviation", remedy="use 0 or more")
     record = read_record(
         ds, least=2, most=_CHIPS, observations=_OBSERVATIONS, allow_include=allow_include,
         trust_model=trust_model,
     )  # fmt: skip
-    study = _Study(record, tile_moments(record.design))
+    study = _Study(record, tile_moments(record.design, wires=bool(wires)), float(wires))
     layers = [layer.name for layer in study.design.layers]
     known = {mechanism_of(name) for name in structure_variance(study.design)}
     mechanisms = [mechanism for mechanism in MECHANISMS if mechanism in known]
@@ -86,7 +96,7 @@ def fit(
     scale = dict.fromkeys([*layers, *mechanisms], 1.0)
     floor = 0.0
     for _ in range(rounds):
-        prior = prior_of(study.design, study.moments, shift, scale, floor)
+        prior = prior_of(study.design, study.moments, shift, scale, floor, study.wires)
         posteriors = [
             infer(
                 lambda weights: linearise(study.design, study.moments, weights, record.inputs),
@@ -109,6 +119,7 @@ def fit(
         record.failed,
         record.provenance(),
         {name: scale[name] for name in mechanisms},
+        study.wires,
     )
 
 
@@ -146,11 +157,15 @@ def _spread(
 
 @dataclass(frozen=True, eq=False)
 class _Case:
-    """One chip, linearised: its outputs about the population's, and what they can vary by."""
+    """One chip, linearised: its outputs about the population's, and what they can vary by.
+
+    kernels : by what has a scale; ``stated`` is the sum of those that have none.
+    """
 
     pseudo: torch.Tensor
     kernels: Mapping[str, torch.Tensor]
     noise: torch.Tensor
+    stated: torch.Tensor | None
 
     def score(
         self, names: list[str], theta: NDArray[np.float64]
@@ -165,7 +180,10 @@ class _Case:
             self.kernels[name] * float(np.exp(t)) for name, t in zip(names, theta, strict=False)
         ]
         parts.append(torch.eye(size, dtype=torch.float64) * float(np.exp(theta[-1])))
-        covariance = with_noise(torch.stack(parts).sum(0), self.noise)
+        total = torch.stack(parts).sum(0)
+        if self.stated is not None:
+            total = total + self.stated
+        covariance = with_noise(total, self.noise)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
         alpha = inverse @ self.pseudo.reshape(-1)
         whitened = [inverse @ part for part in parts]
@@ -192,8 +210,12 @@ def _case(study: _Study, posterior: Posterior) -> _Case:
     for name, value in structure_variance(study.design).items():
         parts.setdefault(mechanism_of(name), {})[name] = value
     kernels = {name: linear.kernel(linear, variance) for name, variance in parts.items()}
+    stated = {WIRES: posterior.prior.variance[WIRES]} if study.wires else None
     return _Case(
-        posterior.residual + linear.apply(delta), kernels, linear.noise / study.record.trials
+        posterior.residual + linear.apply(delta),
+        kernels,
+        linear.noise / study.record.trials,
+        None if stated is None else linear.kernel(linear, stated),
     )
 
 

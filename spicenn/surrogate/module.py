@@ -13,8 +13,8 @@ from torch import nn
 
 from spicenn.compiler import Design
 from spicenn.compiler.jacobian import flatten_outputs, linearise
-from spicenn.compiler.structural import TileMoments, forward, tile_moments
-from spicenn.compiler.structure import Parameters, realise, structure_variance
+from spicenn.compiler.structural import TileMoments, forward, tile_moments, with_wires
+from spicenn.compiler.structure import WIRES, Parameters, realise, structure_variance
 from spicenn.seeds import Purpose, generator
 
 
@@ -33,7 +33,7 @@ class Prediction(NamedTuple):
 
 
 class ChipModel(nn.Module):
-    """The design's program with effective matrices as tiles, converters' errors in them.
+    """The design's program with effective matrices as tiles, a chip's errors in them.
 
     Takes and returns what the compiled model does. In ``eval()`` it is deterministic;
     in ``train()`` every forward is one noisy read and, with ``vary_cells``, one draw
@@ -44,12 +44,13 @@ class ChipModel(nn.Module):
     ----------
     parameters : of the most probable chip: per tile name (wordline, output · slice) over
         g_max - g_min, and its converters as ``compiler.structure`` has them, zero where
-        left out.
+        left out. Wires are a chip's own where these or the draws have them.
     draws : of possible chips, (draw, …) deviations from the parameters; zero where left out.
     floor : variance of an output that the model cannot explain.
     seed : of the noise that ``train()`` draws.
     provenance : where it comes from, as text.
-    moments : the design's, where they are known already; large tiles take seconds.
+    moments : the design's, where they are known already; large tiles take seconds. With
+        derivatives by the wires where they are a chip's own.
     """
 
     def __init__(
@@ -69,7 +70,10 @@ class ChipModel(nn.Module):
         self.seed = seed
         self.provenance = dict(provenance)
         self.vary_cells = False
-        self._moments = tile_moments(design) if moments is None else moments
+        self._wires = WIRES in parameters or WIRES in draws
+        if moments is None:
+            moments = tile_moments(design, wires=self._wires)
+        self._moments = moments
         self._rng = generator(seed, Purpose.TRAINING)
         count = len(draws[self.design.tiles[0].name]) if self.design.tiles else 0
         for name, (buffer, shape) in self._buffers_of.items():
@@ -86,7 +90,12 @@ class ChipModel(nn.Module):
     @cached_property
     def _buffers_of(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """How the buffers of every parameter are called, and its shape."""
-        return parameter_buffers(self.design)
+        return parameter_buffers(self.design, wires=self._wires)
+
+    @property
+    def wires(self) -> bool:
+        """Whether the resistance of its wires is a chip's own."""
+        return self._wires
 
     @property
     def moments(self) -> tuple[TileMoments, ...]:
@@ -99,7 +108,7 @@ class ChipModel(nn.Module):
         return len(self.get_buffer(f"draws_{self._names[0]}")) if self._names else 0
 
     def parameters_of(self, draw: int | None = None) -> dict[str, torch.Tensor]:
-        """Cells and converters of the most probable chip, or of one draw."""
+        """Cells, converters and wires of the most probable chip, or of one draw."""
         result = {}
         for name, (buffer, _) in self._buffers_of.items():
             value = self.get_buffer(f"weight_{buffer}").to(torch.float64)
@@ -111,9 +120,11 @@ class ChipModel(nn.Module):
     def weights(self, draw: int | None = None) -> dict[str, torch.Tensor]:
         """Effective matrices per tile name: the most probable ones, or one draw.
 
-        Gains of converters are in them. Offsets are beside them, see ``parameters_of``.
+        Wires and gains of converters are in them. Offsets are beside them, see
+        ``parameters_of``.
         """
-        return realise(self.design.tiles, self.parameters_of(draw)).weights
+        tiled = with_wires(self._moments, self.parameters_of(draw))
+        return realise(self.design.tiles, tiled).weights
 
     def forward(self, *inputs: torch.Tensor) -> Any:
         """Return the model's output, or a tuple of several."""
@@ -165,10 +176,13 @@ class ChipModel(nn.Module):
         return f"{self.design!r}, {self.draws} draws"
 
 
-def parameter_buffers(design: Design) -> dict[str, tuple[str, tuple[int, ...]]]:
+def parameter_buffers(
+    design: Design, *, wires: bool = False
+) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Every parameter's name to that of its buffers, without "." and ":", and its shape.
 
-    Cells are called as their tile, converters ``structure_0``, … in the order of their keys.
+    Cells are called as their tile, converters ``structure_0``, … in the order of their keys,
+    wires, where they are a chip's own, ``wires``.
     """
     result: dict[str, tuple[str, tuple[int, ...]]] = {
         tile.name: (tile.name, (tile.g_target.shape[0], tile.g_target.shape[1] // 2))
@@ -176,6 +190,8 @@ def parameter_buffers(design: Design) -> dict[str, tuple[str, tuple[int, ...]]]:
     }
     for index, (name, value) in enumerate(structure_variance(design).items()):
         result[name] = (f"structure_{index}", tuple(value.shape))
+    if wires:
+        result[WIRES] = ("wires", (1,))
     return result
 
 

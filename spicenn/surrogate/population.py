@@ -37,6 +37,8 @@ class Surrogate:
     structure_scale : per mechanism of converters that the technology has on
         (``periphery.adc.gain``, …), their spread over what the technology says; 1 where
         left out.
+    wires : standard deviation over chips of λ = ln(resistance of a wire's segment over the
+        technology's), one number a chip; 0 where wires are not a chip's own.
     """
 
     design: Design
@@ -47,11 +49,12 @@ class Surrogate:
     failed: int
     provenance: Mapping[str, str]
     structure_scale: Mapping[str, float] = field(default_factory=dict)
+    wires: float = 0.0
 
     @cached_property
     def moments(self) -> tuple[TileMoments, ...]:
         """The technology's own mean and spread of every tile."""
-        return tile_moments(self.design)
+        return tile_moments(self.design, wires=bool(self.wires))
 
     @cached_property
     def prior(self) -> Prior:
@@ -62,6 +65,7 @@ class Surrogate:
             self.shift,
             {**self.spread_scale, **self.structure_scale},
             self.floor,
+            self.wires,
         )
 
     def module(self, *, draws: int = 16, seed: int = 0) -> ChipModel:
@@ -75,7 +79,7 @@ class Surrogate:
         """
         prior = self.prior
         rng = generator(seed, Purpose.TRAINING, layer=1)
-        known = structure_variance(self.design)
+        known = structure_variance(self.design, self.wires)
         chips = [draw_chip(self.moments, rng, known) for _ in range(draws)]
         middle = {moment.tile.name: moment.mean for moment in self.moments}
         scale = {moment.tile.name: self.spread_scale[moment.tile.layer.name]
@@ -128,6 +132,7 @@ def prior_of(
     shift: Mapping[str, torch.Tensor],
     scale: Mapping[str, float],
     floor: float,
+    wires: float = 0.0,
 ) -> Prior:
     """What the technology says of a chip's parameters, corrected by a study.
 
@@ -136,12 +141,13 @@ def prior_of(
     shift : per tile name, added to the mean.
     scale : of standard deviations, by layer name (its cells) and mechanism (its converters,
         1 where left out).
+    wires : standard deviation of λ, see ``compiler.structure``.
     """
     mean = {moment.tile.name: moment.mean + shift[moment.tile.name] for moment in moments}
     variance = {
         moment.tile.name: (moment.spread * scale[moment.tile.layer.name]).square()
         for moment in moments
     }
-    for name, value in structure_variance(design).items():
+    for name, value in structure_variance(design, wires).items():
         variance[name] = value * scale.get(mechanism_of(name), 1.0) ** 2
     return Prior(mean, variance, floor)

@@ -1,8 +1,9 @@
 """Gaussian posterior of a chip's parameters given outputs: Gauss–Newton in the dual.
 
-Parameters are its cells and its converters' gains and offsets (``compiler.structure``). A gain
-multiplies what cells do, which no Gaussian over effective matrices says; over the parameters
-themselves the prior is independent, and the derivatives carry the product.
+Parameters are its cells, its converters' gains and offsets, and where a surrogate was fitted
+with them its wires' resistance (``compiler.structure``). A gain multiplies what cells do, which
+no Gaussian over effective matrices says; over the parameters themselves the prior is
+independent, and the derivatives carry the product.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _TEMPER = 10.0
 class Prior:
     """What is known of a chip before its probes.
 
-    mean : per tile name (wordline, output · slice); that of converters is zero.
+    mean : per tile name (wordline, output · slice); that of converters and wires is zero.
     variance : of every parameter, independent.
     floor : variance of an output that the model cannot explain.
     """

@@ -14,7 +14,7 @@ from spicenn.compiler.convolution import kernel
 from spicenn.compiler.layer import Array, Layer
 from spicenn.compiler.placement import PlacedTile
 from spicenn.compiler.product import merge_slices
-from spicenn.compiler.structural import TileMoments, tile_moments
+from spicenn.compiler.structural import TileMoments, tile_moments, with_wires
 from spicenn.compiler.structure import (
     ADC_GAIN,
     ADC_OFFSET,
@@ -160,8 +160,10 @@ def physics_of(hardware: Hardware, *, chips: int = 0, seed: int = 0) -> dict[str
         mean, errors = dict(hardware.prior.mean), dict(hardware.prior.variance)
         spread = {name: errors[name].sqrt() for name in spread}
     elif isinstance(hardware, ChipModel):
-        mean = own = hardware.parameters_of()
-        draws = [hardware.parameters_of(draw) for draw in range(hardware.draws)]
+        mean = own = dict(with_wires(moments, hardware.parameters_of()))
+        draws = [
+            with_wires(moments, hardware.parameters_of(draw)) for draw in range(hardware.draws)
+        ]
         spread = {
             name: torch.stack([draw[name] - mean[name] for draw in draws]).square().mean(0).sqrt()
             if draws
@@ -188,7 +190,9 @@ def _chips(
                 remedy="calibrate with draws=…, or ask for fewer",
             )
         tiles = [tile.name for tile in design.tiles]
-        found = [hardware.parameters_of(draw) for draw in range(chips)]
+        found = [
+            with_wires(hardware.moments, hardware.parameters_of(draw)) for draw in range(chips)
+        ]
         return [{**chip, **{name: chip[name] - mean[name] for name in tiles}} for chip in found]
     technology = design.technology
     result: list[Parameters] = []

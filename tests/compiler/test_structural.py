@@ -172,14 +172,22 @@ def test_mean_and_spread_are_those_of_many_chips_whatever_the_cell(preset: str) 
     assert 0.97 < np.mean(np.std(drawn, axis=0) / moment.spread.numpy()) < 1.03
 
 
-@pytest.mark.parametrize("converters", [{}, CONVERTERS], ids=["nominal", "converters"])
+@pytest.mark.parametrize(
+    ("converters", "wires"),
+    [({}, 0.0), (CONVERTERS, 0.0), (CONVERTERS, 0.5)],
+    ids=["nominal", "converters", "converters and wires"],
+)
 @pytest.mark.parametrize("case", CASES)
-def test_derivatives_in_factors_are_the_jacobian(case: str, converters: dict[str, float]) -> None:
+def test_derivatives_in_factors_are_the_jacobian(
+    case: str, converters: dict[str, float], wires: float
+) -> None:
+    """Of strong wires too, so that what they change is no rounding error."""
     design, x = made(case)
-    design = design.with_technology(converters)
-    moments = tile_moments(design)
+    strong = {"r_wordline": 30.0, "r_bitline": 30.0} if wires else {}
+    design = design.with_technology({**converters, **strong})
+    moments = tile_moments(design, wires=bool(wires))
     rng = np.random.default_rng(0)
-    weights = draw_chip(moments, rng, structure_variance(design))
+    weights = draw_chip(moments, rng, structure_variance(design, wires))
     linear = linearise(design, moments, weights, [x])
 
     names = list(weights)
@@ -223,12 +231,19 @@ def test_derivatives_in_factors_are_the_jacobian(case: str, converters: dict[str
     torch.testing.assert_close(spread.T @ spread, flat.T @ kernel @ flat, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("converters", [{}, CONVERTERS], ids=["nominal", "converters"])
+@pytest.mark.parametrize(
+    ("converters", "wires"),
+    [({}, 0.0), (CONVERTERS, 0.0), ({}, 0.5)],
+    ids=["nominal", "converters", "wires"],
+)
 @pytest.mark.parametrize("case", ["plain", "convolution"])
-def test_descent_is_the_gradient_of_what_remains(case: str, converters: dict[str, float]) -> None:
+def test_descent_is_the_gradient_of_what_remains(
+    case: str, converters: dict[str, float], wires: float
+) -> None:
     design, x = made(case)
     design = design.with_technology(converters)
-    moments, structure = tile_moments(design), structure_variance(design)
+    moments = tile_moments(design, wires=bool(wires))
+    structure = structure_variance(design, wires)
     weights = draw_chip(moments, np.random.default_rng(0), structure)
     variance = {moment.tile.name: moment.spread**2 for moment in moments} | structure
     targets = linearise(design, moments, weights, [x[4:]])
