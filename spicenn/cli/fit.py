@@ -26,6 +26,14 @@ Examples
     help="structural: the design's own cells and wires; neural: learned deviations from the "
     "ideal output; linear: the plain baseline.",
 )
+@click.option(
+    "--wires",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="How far chips' wires differ: standard deviation of ln(resistance). Calibration then "
+    "finds a chip's. Structural family only.",
+)
 @click.option("-o", "--output", type=FILE, required=True, help="Where the surrogate goes.")
 @options.allow_include
 @options.trust_model
@@ -33,20 +41,24 @@ Examples
 def fit(
     store: Path,
     family: str,
+    wires: float,
     output: Path,
     allow_include: tuple[Path, ...],
     trust_model: bool,
     as_json: bool,
 ) -> None:
     """Fit a population surrogate to the chips of a study."""
+    if wires and family != "structural":
+        raise click.UsageError("--wires is of the structural family")
     from spicenn.cli.files import make_parent
     from spicenn.cli.text import echo, echo_json
     from spicenn.study import open_record
     from spicenn.surrogate import fit as fit_surrogate
 
     ds = open_record(store)
+    own = {"wires": wires} if wires else {}
     surrogate = fit_surrogate(
-        ds, family=family, allow_include=allow_include, trust_model=trust_model
+        ds, family=family, allow_include=allow_include, trust_model=trust_model, **own
     )
     make_parent(output)
     surrogate.save(output)

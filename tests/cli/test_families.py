@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from spicenn.cli.fit import fit
+from spicenn.surrogate import Surrogate
 from spicenn.surrogate.family import FAMILIES
 from spicenn.surrogate.latent_files import load, load_chip
 from tests.cli.conftest import Files, Shell
@@ -45,6 +46,20 @@ def test_fit_calibrate_and_report(
         tmp_path / "m.pt", "--chip", 2, "-o", tmp_path / "r.html",
     )  # fmt: skip
     assert reported.exit_code == 0, reported.output
+
+
+def test_wires_are_a_chips_own_where_it_is_said(
+    spicenn: Shell, files: Files, tmp_path: Path
+) -> None:
+    """The structural family keeps their spread; another has none."""
+    made = spicenn("fit", files.store, "--wires", "0.5", "-o", tmp_path / "s.pt")
+    assert made.exit_code == 0, made.output
+    assert Surrogate.load(tmp_path / "s.pt").wires == 0.5
+    refused = spicenn(
+        "fit", files.store, "--wires", "0.5", "--family", "linear", "-o", tmp_path / "l.pt"
+    )
+    assert refused.exit_code == 2
+    assert not (tmp_path / "l.pt").exists()
 
 
 def test_outputs_of_nothing_are_refused(spicenn: Shell, files: Files, tmp_path: Path) -> None:
