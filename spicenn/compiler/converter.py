@@ -105,7 +105,7 @@ def _transfer(
 def _pulse_bits(mapping: Mapping, layer: Layer, technology: Technology) -> int:
     """Bits of a magnitude that one pulse carries."""
     assert mapping.input_bits is not None
-    bits, _ = _resolution(mapping.input_bits, layer, technology)
+    bits, _ = resolution(mapping.input_bits, layer, technology)
     return min(mapping.dac_bits or bits, bits)
 
 
@@ -131,7 +131,7 @@ def _pulses(
     """Split fractions in [-1, 1] into pulses and their weights."""
     if mapping.input_bits is None:
         return [(u, 1.0)]
-    bits, levels = _resolution(mapping.input_bits, layer, technology)
+    bits, levels = resolution(mapping.input_bits, layer, technology)
     size = _pulse_bits(mapping, layer, technology)
     integer = np.rint(np.abs(u) * levels).astype(np.int64)
     result = []
@@ -146,7 +146,7 @@ def _pulses(
     return result
 
 
-def _resolution(input_bits: int, layer: Layer, technology: Technology) -> tuple[int, int]:
+def resolution(input_bits: int, layer: Layer, technology: Technology) -> tuple[int, int]:
     """Bits of a driven magnitude, and the levels above zero that it takes."""
     offset = layer.signed and technology.drive == "offset"
     # A sign takes one bit where the wordline carries it; phases and offsets drive magnitudes.
@@ -173,7 +173,7 @@ def driven(x: torch.Tensor, layer: Layer, mapping: Mapping, technology: Technolo
     clipped = x.clamp(-scale if layer.signed else 0.0, scale)
     if mapping.input_bits is None:
         return clipped
-    _, levels = _resolution(mapping.input_bits, layer, technology)
+    _, levels = resolution(mapping.input_bits, layer, technology)
     # In double precision, as encode: next to a tie single precision would round elsewhere.
     u = clipped.detach().double() / scale
     if layer.signed and technology.drive == "offset":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -53,10 +53,9 @@ def analog(
     draws = Draws(seed, awareness.chips)
     net = copy.deepcopy(model)
     twins: dict[nn.Module, Analog] = {}
-    for name, physics in physics_of(hardware, chips=awareness.chips, seed=seed).items():
+    for physics in physics_of(hardware, chips=awareness.chips, seed=seed).values():
         found = _module(net, design, physics.layer)
         twins[found] = analog_layer(found, physics, awareness, draws)
-        del name
     if net in twins:
         net = twins[net]
     for owner in list(net.modules()):
@@ -97,6 +96,16 @@ def draws_of(net: nn.Module) -> Draws:
     return next(iter(analog_layers(net).values())).draws
 
 
+def weights_of(
+    layers: Mapping[str, Analog],
+) -> dict[str, tuple[torch.Tensor, torch.Tensor | None]]:
+    """Return weight and bias of every layer as they are, as ``Design.with_weights`` takes them."""
+    return {
+        name: (layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
+        for name, layer in layers.items()
+    }
+
+
 def refresh(net: nn.Module) -> None:
     """Look at the hardware again, at an analog network's weights as they are.
 
@@ -108,22 +117,15 @@ def refresh(net: nn.Module) -> None:
     the weights that they were made with.
     """
     layers = analog_layers(net)
-    design = draws = None
-    for layer in layers.values():
-        design, draws = layer.physics.design, layer.draws
-        if not layer.physics.general:
-            raise TrainingError(
-                "only a design says what chips are at other weights",
-                where=f"layer {layer.physics.layer.name!r}",
-                remedy="make the network anew from a surrogate of the design with its weights",
-            )
-    assert design is not None
-    assert draws is not None
-    own = {
-        name: (layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
-        for name, layer in layers.items()
-    }
-    moved = design.with_weights(own)
+    first = next(iter(layers.values()))  # all are of one piece of hardware
+    physics, draws = first.physics, first.draws
+    if not physics.general:
+        raise TrainingError(
+            "only a design says what chips are at other weights",
+            where=f"layer {physics.layer.name!r}",
+            remedy="make the network anew from a surrogate of the design with its weights",
+        )
+    moved = physics.design.with_weights(weights_of(layers))
     for name, physics in physics_of(moved, chips=draws.chips, seed=draws.seed).items():
         layers[name].see(physics)
 

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from spicenn.compiler.convolution import fold, multiply, unfold
+from spicenn.compiler.converter import resolution
+from spicenn.compiler.convolution import fold, kernel, multiply, unfold
 from spicenn.compiler.layer import Layer
 from spicenn.errors import TrainingError
 from spicenn.training.awareness import Awareness
@@ -57,8 +58,6 @@ def settings_of(awareness: Awareness, physics: Physics) -> Settings:
     mapping, layer = physics.design.mapping, physics.layer
     bits = awareness.input_bits
     bits = mapping.input_bits if bits == "hardware" else bits
-    offset = layer.signed and physics.design.technology.drive == "offset"
-    signed = layer.signed and not offset
     outputs = awareness.output_bits
     outputs = mapping.adc_bits if outputs == "hardware" else outputs
     weights = awareness.weight_bits
@@ -75,8 +74,9 @@ def settings_of(awareness: Awareness, physics: Physics) -> Settings:
         else None
         if weights is None
         else 2 ** (weights - 1) - 1,
-        # As ``converter.encode``: an even number of steps puts an offset drive's zero on a level.
-        input_levels=None if bits is None else 2 ** (bits - signed) - 1 - offset,
+        input_levels=None
+        if bits is None
+        else resolution(bits, layer, physics.design.technology)[1],
         output_levels=None if outputs is None else 2 ** (outputs - 1) - 1,
         ranges=awareness.ranges,
     )
@@ -469,21 +469,8 @@ def _power(x: torch.Tensor, layer: Layer) -> torch.Tensor:
     power = x.square()
     if layer.convolution is None:
         return power.sum(-1, keepdim=True)
-    ones = torch.ones(layer.groups, 1, layer.inputs, dtype=power.dtype, device=power.device)
-    outputs = torch.repeat_interleave(ones, layer.outputs, dim=1)
-    taps = len(layer.convolution.kernel)
-    channels = layer.inputs // _taps(layer)
-    kernel = outputs.reshape(layer.groups * layer.outputs, channels, *layer.convolution.kernel)
-    assert taps in (1, 2)
-    return multiply(power, layer, kernel, None)
-
-
-def _taps(layer: Layer) -> int:
-    assert layer.convolution is not None
-    result = 1
-    for size in layer.convolution.kernel:
-        result *= size
-    return result
+    ones = power.new_ones(layer.groups, layer.outputs, layer.inputs)
+    return multiply(power, layer, kernel(ones, layer), None)
 
 
 def _track(full: torch.Tensor, x: torch.Tensor) -> None:

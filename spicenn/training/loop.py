@@ -13,7 +13,7 @@ from spicenn.compiler.execute import crossbar_call
 from spicenn.engines.engine import Engine
 from spicenn.errors import TrainingError
 from spicenn.seeds import Purpose, generator
-from spicenn.training.analog import analog_layers
+from spicenn.training.analog import analog_layers, weights_of
 from spicenn.training.layers import Analog
 from spicenn.training.physics import Physics
 
@@ -79,11 +79,7 @@ class InLoop(nn.Module):
         """The chip with the weights and ranges as they are."""
         design = self.chip.design
         layers = analog_layers(self.net)
-        own = {
-            name: (layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
-            for name, layer in layers.items()
-        }
-        changed = design.with_weights(own)
+        changed = design.with_weights(weights_of(layers))
         ranged = tuple(
             replace(
                 layer,
