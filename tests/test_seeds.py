@@ -54,6 +54,18 @@ def test_golden_draws():
         ("CELL_LAW", 41),
         ("SPIKING_NEURON", 42),
         ("HYSTERESIS", 43),
+        ("EDGE_THRESHOLD", 50),
+        ("TWIN_THRESHOLD", 51),
+        ("EDGE_TRANSCONDUCTANCE", 52),
+        ("TWIN_TRANSCONDUCTANCE", 53),
+        ("EDGE_BIAS", 54),
+        ("EDGE_LEAKAGE", 55),
+        ("OUTPUT_OFFSET", 56),
+        ("EDGE_START", 57),
+        ("UPDATE_NOISE", 58),
+        ("OUTPUT_NOISE", 59),
+        ("TASK_ORDER", 60),
+        ("DESYNCHRONOUS", 61),
     ]
 
 
