@@ -353,15 +353,15 @@ def _write(
     lines = "".join(json.dumps(asdict(epoch)) + "\n" for epoch in state.log)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / CHECKPOINT, lambda path: torch.save(content, path))
-        _replace(folder / LOG, lambda path: path.write_text(lines, "utf-8"))
+        replace_file(folder / CHECKPOINT, lambda path: torch.save(content, path))
+        replace_file(folder / LOG, lambda path: path.write_text(lines, "utf-8"))
     except OSError as error:
         raise TrainingError(
             f"the checkpoint cannot be written: {error.strerror}", where=str(folder)
         ) from error
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file beside another and put it in its place, which is whole at any time."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -449,13 +449,13 @@ def _described(
     chips = [f"{loop.chip.index} {loop.chip.seed} {loop.engine.name}" for loop in _loops(net)]
     distortions = [layer.distortion for layer in _analogs(net)]
     result = {
-        "data": _digest(*x),
-        "labels": _digest(y),
-        "validation": "" if checked is None else _digest(*checked[0], checked[1]),
-        "network": repr(net) + _digest(*(value for _, value in sorted(_tensors(net).items()))),
+        "data": digest_of(*x),
+        "labels": digest_of(y),
+        "validation": "" if checked is None else digest_of(*checked[0], checked[1]),
+        "network": repr(net) + digest_of(*(value for _, value in sorted(_tensors(net).items()))),
         "optimiser": f"{type(optimiser).__qualname__} {groups}",
         "hardware": "\n".join(hardware),
-        "chip": "\n".join(chips) + _digest(*(d for d in distortions if d is not None)),
+        "chip": "\n".join(chips) + digest_of(*(d for d in distortions if d is not None)),
         "seed": str(seed),
         "batch": str(batch),
         "save_every": str(save_every),
@@ -469,7 +469,8 @@ def _tensors(net: nn.Module) -> dict[str, torch.Tensor]:
     return {**net.state_dict(), **_unsaved(net)}
 
 
-def _digest(*tensors: torch.Tensor) -> str:
+def digest_of(*tensors: torch.Tensor) -> str:
+    """Return a digest of tensors' types, shapes and values."""
     digest = hashlib.sha256()
     for tensor in tensors:
         array = tensor.detach().cpu().contiguous().numpy()
