@@ -68,15 +68,29 @@ def contrast(chip: LearningChip, found: Phases) -> Array:
     return np.asarray(first * first - second * second)
 
 
-def speed(chip: LearningChip, values: Array, found: Phases, rule: Rule) -> Array:
+def speed(
+    chip: LearningChip,
+    values: Array,
+    found: Phases,
+    rule: Rule,
+    *,
+    noise: Array | float = 0.0,
+    active: Array | float = 1.0,
+) -> Array:
     """(…, value) by which values change per second, [V/s] or [S/s], within their range.
 
     ``rate/(V0 R C) · duty · (ΔV_1² − ΔV_2² + bias)`` of the capacitor, less leakage.
+
+    Parameters
+    ----------
+    noise : (…, value) that adds to the bias [V^2].
+    active : (…, value) 1 of the edges that take part, 0 of others.
     """
     hardware = chip.hardware
     scale = rule.rate / (hardware.v0 * hardware.resistance * hardware.capacitance)
     per_volt = value_per_volt(chip)
-    driven = scale * found.duty[..., None] * (contrast(chip, found) + chip.bias)
+    bracket = contrast(chip, found) + chip.bias + noise
+    driven = scale * found.duty[..., None] * active * bracket
     leaked = chip.leakage / hardware.capacitance * (values / per_volt)
     return np.asarray(per_volt * (driven - leaked))
 

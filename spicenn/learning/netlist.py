@@ -7,6 +7,7 @@ both; the gate of edge k is ``g_k``, the label of output n ``l_n``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from spicenn.circuit import Tolerances
 from spicenn.errors import InputError
 from spicenn.learning.contrast import value_per_volt
+from spicenn.learning.disturbance import Disturbance
 from spicenn.learning.elements import Diode, Element, Resistor, Transistor
 from spicenn.learning.equilibrium import edge_values
 from spicenn.learning.hardware import LearningChip
@@ -104,6 +106,7 @@ def learning_netlist(
     method: str = "gear",
     max_step: float | None = None,
     tolerances: Tolerances = LEARNING_TOLERANCES,
+    disturbance: Disturbance | None = None,
 ) -> str:
     """Return twins that learn: clamps, shared gates, their update and the tasks' switching.
 
@@ -114,6 +117,7 @@ def learning_netlist(
     first_slot : number of the first, counted from the schedule's begin.
     method : of integration, ``gear`` or ``trap``.
     max_step : largest step [s]; an eighth of a slot if None.
+    disturbance : of these slots, and of the one before them if there is one; None is none.
 
     Its gates are ``v(g_k)`` for each edge k that learns, its outputs ``v(a_n)``.
     """
@@ -128,6 +132,9 @@ def learning_netlist(
     body: list[str] = []
     texts = {rule.clamp().subcircuit}
     number = {k: n for n, k in enumerate(network.learning)}
+    if disturbance is not None:
+        disturbance = disturbance.spanning(first_slot, slots)
+    window = _Window(schedule=schedule, slots=slots, first_slot=first_slot)
     common = {
         "c": hardware.capacitance, "k": rule.rate / (hardware.v0 * hardware.resistance),
         "low": hardware.gate_low, "high": hardware.gate_high,
@@ -147,6 +154,10 @@ def learning_netlist(
         name = _self_adjusting(edge.element)
         texts.add(name)
         own = {**common, "b": chip.bias[n], "gleak": chip.leakage[n]}
+        duty = "duty"
+        if disturbance is not None:
+            duty, lines = _disturbed(k, n, common["k"], window, disturbance)
+            body += lines
         if isinstance(edge.element, Transistor):
             own |= {
                 "s": chip.transconductance[0, k], "vt": chip.threshold[0, k],
@@ -155,15 +166,16 @@ def learning_netlist(
         else:
             own |= {"cpv": hardware.conductance_per_volt}
         words = [f"{key}={float(value)!r}" for key, value in own.items()]
-        body += _long(f"xe_{k}", [*first, *second, f"g_{k}", "duty", name, *words])
+        body += _long(f"xe_{k}", [*first, *second, f"g_{k}", duty, name, *words])
         body.append(f".ic v(g_{k})={float(begin[n])!r}")
     for j, name in enumerate(network.inputs):
-        body += _shown(f"x_{name}", task.inputs[:, j], schedule, first_slot)
+        body += window.shown(f"x_{name}", task.inputs[:, j])
     clamp = rule.clamp()
     words = [f"{key}={float(value)!r}" for key, value in clamp.parameters.items()]
     for j, name in enumerate(network.outputs):
         label = task.labels[:, j] + chip.output_offset[j]
-        body += _shown(f"l_{name}", label, schedule, first_slot)
+        noise = None if disturbance is None else disturbance.output
+        body += window.shown(f"l_{name}", label, None if noise is None else noise[:, j])
         ports = [f"a_{name}", f"b_{name}", f"l_{name}", f"e_{name}"]
         body += _long(f"xo_{name}", [*ports, clamp.subcircuit, *words])
     for prefix in ("a_", "b_"):
@@ -249,20 +261,57 @@ def _swept(node: str, volts: Array) -> list[str]:
                  ")")  # fmt: skip
 
 
-def _shown(node: str, volts: Array, schedule: Schedule, first_slot: int) -> list[str]:
-    """A node held at the voltage of the example that each slot shows, over and over."""
-    order = np.roll(schedule.order, -(first_slot % len(schedule.order)))
-    level = volts[order]
-    if np.all(level == level[0]):
-        return [f"v_{node} {node} 0 {float(level[0])!r}"]
-    points = [f"0 {float(level[-1])!r}"]
-    for k, value in enumerate(level):
-        start = k * schedule.slot
-        points += [
-            f"{start + schedule.edge!r} {float(value)!r}",
-            f"{start + schedule.slot!r} {float(value)!r}",
-        ]
-    return _long(f"v_{node} {node} 0 pwl(", points, ") r=0")
+@dataclass(frozen=True, kw_only=True)
+class _Window:
+    """The slots of one transient: so many of a schedule, from one on."""
+
+    schedule: Schedule
+    slots: int
+    first_slot: int
+
+    def shown(self, node: str, volts: Array, noise: Array | None = None) -> list[str]:
+        """A node held at the voltage (example,) of what each slot shows.
+
+        noise : (slot + 1,) that is added, the slot before the first ahead.
+        """
+        order = self.schedule.order
+        if noise is not None:
+            examples = self.schedule.examples(self.slots + 1, self.first_slot - 1)
+            return self.held(node, volts[examples] + noise)
+        level = volts[np.roll(order, 1 - self.first_slot % len(order))]
+        if np.all(level == level[0]):
+            return [f"v_{node} {node} 0 {float(level[0])!r}"]
+        if self.slots > len(order):
+            return self.held(node, np.append(level, level[0]), " r=0")
+        # A source is read from its begin at every step: no more points than there are slots.
+        return self.held(node, np.append(level, level[0])[: self.slots + 1])
+
+    def held(self, node: str, level: Array, end: str = "") -> list[str]:
+        """A node at level[0], then at each of the others for a slot."""
+        points = [f"0 {float(level[0])!r}"]
+        for k, value in enumerate(level[1:]):
+            start = k * self.schedule.slot
+            points += [
+                f"{start + self.schedule.edge!r} {float(value)!r}",
+                f"{start + self.schedule.slot!r} {float(value)!r}",
+            ]
+        return _long(f"v_{node} {node} 0 pwl(", points, f"){end}")
+
+
+def _disturbed(
+    k: int, n: int, gain: float, window: _Window, disturbance: Disturbance
+) -> tuple[str, list[str]]:
+    """Node of the share of the time for which edge k moves, and lines of what disturbs it."""
+    duty = "duty"
+    lines: list[str] = []
+    if disturbance.active is not None:
+        duty = f"d_{k}"
+        lines += window.held(f"m_{k}", disturbance.active[:, n].astype(np.float64))
+        lines.append(f"b{duty} {duty} 0 v=v(duty)*v(m_{k})")
+    if disturbance.update is not None:
+        lines += window.held(f"w_{k}", disturbance.update[:, n])
+        lines.append(f"bw_{k} 0 g_{k} i={gain!r}*v({duty})*v(w_{k})")
+    return duty, lines
 
 
 def _options(tolerances: Tolerances, temperature: float) -> str:

@@ -42,6 +42,10 @@ class Rule(Protocol):
         """Gain of the update, r."""
 
     @property
+    def share(self) -> float:
+        """Of the slots, in which an edge takes part; every edge for itself."""
+
+    @property
     def nudges(self) -> tuple[float, float] | None:
         """Conductances [S] that join both networks' outputs to their labels; None if clamped."""
 
@@ -76,6 +80,11 @@ class CoupledLearning:
     def __post_init__(self) -> None:
         _check(self, "eta", 1.0)
         _check(self, "rate")
+
+    @property
+    def share(self) -> float:
+        """All slots."""
+        return 1.0
 
     @property
     def nudges(self) -> None:
@@ -130,6 +139,11 @@ class Overclamping:
             _check(self, name)
         if not -math.inf < self.low < self.high < math.inf:
             raise InputError(f"rails of {self.low!r} and {self.high!r} V", where="Overclamping")
+
+    @property
+    def share(self) -> float:
+        """All slots."""
+        return 1.0
 
     @property
     def nudges(self) -> None:
@@ -188,6 +202,11 @@ class EquilibriumPropagation:
             _check(self, name)
 
     @property
+    def share(self) -> float:
+        """All slots."""
+        return 1.0
+
+    @property
     def nudges(self) -> tuple[float, float]:
         """See ``Rule``."""
         return (-self.beta if self.centred else 0.0), self.beta
@@ -206,6 +225,55 @@ class EquilibriumPropagation:
         return Clamp("nudge", {"first_beta": first, "second_beta": second})
 
 
+@dataclass(frozen=True)
+class Desynchronous:
+    """Have every edge take part in a slot or not, drawn for each edge and slot.
+
+    Nothing else is changed: a share of 1/2 learns at half the speed. Source: Wycoff, Dillavou,
+    Stern, Liu and Durian, J. Chem. Phys. 156, 144903, 2022.
+
+    Parameters
+    ----------
+    rule : what the edges do that take part.
+    share : of the slots in which an edge takes part, in (0, 1].
+
+    Raises InputError for a share out of range, or a rule that is desynchronous already.
+    """
+
+    rule: Rule
+    share: float
+
+    def __post_init__(self) -> None:
+        _check(self, "share", 1.0)
+        if isinstance(self.rule, Desynchronous):
+            raise InputError(
+                "its rule is desynchronous already", where="Desynchronous",
+                remedy="multiply the shares",
+            )  # fmt: skip
+
+    @property
+    def rate(self) -> float:
+        """Its rule's."""
+        return self.rule.rate
+
+    @property
+    def nudges(self) -> tuple[float, float] | None:
+        """Its rule's."""
+        return self.rule.nudges
+
+    def clamped(self, free: Array, label: Array) -> Array:
+        """Its rule's."""
+        return self.rule.clamped(free, label)
+
+    def duty(self, free: Array, label: Array) -> Array:
+        """Its rule's: of the edges that take part."""
+        return self.rule.duty(free, label)
+
+    def clamp(self) -> Clamp:
+        """Its rule's."""
+        return self.rule.clamp()
+
+
 def _check(rule: object, name: str, high: float = math.inf) -> None:
     value = getattr(rule, name)
     good = isinstance(value, int | float) and not isinstance(value, bool)
@@ -216,7 +284,9 @@ def _check(rule: object, name: str, high: float = math.inf) -> None:
 
 
 def describe(rule: Rule) -> dict[str, float | str]:
-    """A rule's name and settings, as a record keeps them."""
+    """A rule's name and settings, as a record keeps them; a share below 1 is one more."""
+    if isinstance(rule, Desynchronous):
+        return {**describe(rule.rule), "share": rule.share}
     assert hasattr(rule, "__dataclass_fields__")
     return {
         "rule": type(rule).__name__,

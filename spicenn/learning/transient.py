@@ -18,6 +18,7 @@ from spicenn.circuit import Tolerances
 from spicenn.engines.ngspice.client import NgspiceEngine
 from spicenn.errors import ConvergenceError, InputError, SingularMatrixError
 from spicenn.learning.contrast import value_per_volt
+from spicenn.learning.disturbance import Disturbance, draw_disturbance, is_disturbed
 from spicenn.learning.hardware import LearningChip
 from spicenn.learning.netlist import LEARNING_TOLERANCES, learning_netlist
 from spicenn.learning.rules import Rule
@@ -28,6 +29,8 @@ Array = NDArray[np.float64]
 
 # One transient: its points are in memory, and its progress is not seen.
 _SLOTS_AT_ONCE = 1000
+# One whose sources are told slot by slot: they are read from their begin at every step.
+_SLOTS_DRAWN = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,9 @@ def learn_in_circuit(
     slots: int,
     first_slot: int = 0,
     solver: Solver | None = None,
-    slots_at_once: int = _SLOTS_AT_ONCE,
+    slots_at_once: int | None = None,
+    seed: int | None = None,
+    trial: int = 0,
     progress: Callable[[Trajectory], None] | None = None,
 ) -> Trajectory:
     """Let a chip learn by itself.
@@ -77,6 +82,7 @@ def learn_in_circuit(
     slots : for how many of the schedule's.
     first_slot : number of the first one, where an earlier run ended.
     slots_at_once : in one transient.
+    seed, trial : of noise, and of edges that take part at random; see ``disturbance``.
     progress : called with the part that each transient has added.
 
     A transient that ngspice gives up ("timestep too small") is taken apart until the slot is
@@ -87,6 +93,10 @@ def learn_in_circuit(
     """
     task.check(chip.network)
     schedule.check(task)
+    disturbed = is_disturbed(chip, rule)
+    if slots_at_once is None:
+        long = disturbed or len(schedule.order) > _SLOTS_DRAWN
+        slots_at_once = _SLOTS_DRAWN if long else _SLOTS_AT_ONCE
     if slots < 1 or slots_at_once < 1 or first_slot < 0:
         raise InputError(
             f"slots = {slots!r}, {slots_at_once!r} at once, from slot {first_slot!r}",
@@ -96,8 +106,14 @@ def learn_in_circuit(
     parts: list[Trajectory] = []
     now, done = np.asarray(values, dtype=np.float64), 0
     while done < slots:
-        count = min(slots_at_once, slots - done)
-        part = _run(engine, chip, task, rule, schedule, now, count, first_slot + done, solver)
+        count, first = min(slots_at_once, slots - done), first_slot + done
+        before = min(first, 1)
+        drawn = None if not disturbed else draw_disturbance(
+            chip, rule, schedule.slot, slots=count + before, first_slot=first - before,
+            seed=seed, trial=trial,
+        )  # fmt: skip
+        twins = _Twins(engine, chip, task, rule, schedule, drawn)
+        part = _run(twins, now, count, first, solver)
         parts.append(part)
         now, done = part.values[-1], done + count
         if progress is not None:
@@ -105,26 +121,30 @@ def learn_in_circuit(
     return joined(parts)
 
 
-def _run(
-    engine: NgspiceEngine, chip: LearningChip, task: Task, rule: Rule, schedule: Schedule,
-    values: Array, slots: int, first_slot: int, solver: Solver,
-) -> Trajectory:  # fmt: skip
+@dataclass(frozen=True, eq=False)
+class _Twins:
+    """What is simulated, and by what."""
+
+    engine: NgspiceEngine
+    chip: LearningChip
+    task: Task
+    rule: Rule
+    schedule: Schedule
+    disturbance: Disturbance | None
+
+
+def _run(twins: _Twins, values: Array, slots: int, first_slot: int, solver: Solver) -> Trajectory:
     try:
-        return _simulate(engine, chip, task, rule, schedule, values, slots, first_slot, solver)
+        return _simulate(twins, values, slots, first_slot, solver)
     except (ConvergenceError, SingularMatrixError) as error:
         if slots > 1:
             half = slots // 2
-            first = _run(engine, chip, task, rule, schedule, values, half, first_slot, solver)
-            second = _run(
-                engine, chip, task, rule, schedule, first.values[-1], slots - half,
-                first_slot + half, solver,
-            )  # fmt: skip
+            first = _run(twins, values, half, first_slot, solver)
+            second = _run(twins, first.values[-1], slots - half, first_slot + half, solver)
             return joined([first, second])
         for number, retry in enumerate(_RETRIES, 1):
             try:
-                part = _simulate(
-                    engine, chip, task, rule, schedule, values, 1, first_slot, retry
-                )  # fmt: skip
+                part = _simulate(twins, values, 1, first_slot, retry)
             except (ConvergenceError, SingularMatrixError):
                 continue
             return replace(part, aborts=(Abort(first_slot, error.what, number),))
@@ -135,18 +155,18 @@ def _run(
 
 
 def _simulate(
-    engine: NgspiceEngine, chip: LearningChip, task: Task, rule: Rule, schedule: Schedule,
-    values: Array, slots: int, first_slot: int, solver: Solver,
-) -> Trajectory:  # fmt: skip
+    twins: _Twins, values: Array, slots: int, first_slot: int, solver: Solver
+) -> Trajectory:
     start = perf_counter()
-    network = chip.network
+    chip, schedule, network = twins.chip, twins.schedule, twins.chip.network
     text = learning_netlist(
-        chip, values, task, schedule, rule, slots=slots, first_slot=first_slot,
+        chip, values, twins.task, schedule, twins.rule, slots=slots, first_slot=first_slot,
         method=solver.method, max_step=schedule.slot / solver.steps, tolerances=solver.tolerances,
+        disturbance=twins.disturbance,
     )  # fmt: skip
     gates = [f"v(g_{k})" for k in network.learning]
     outputs = [f"v(a_{name})" for name in network.outputs]
-    found = engine.run(text, ["time", *gates, *outputs])
+    found = twins.engine.run(text, ["time", *gates, *outputs])
     # Slots end at corners of the waveforms, where a transient stops: nothing is interpolated.
     ends = schedule.slot * np.arange(slots + 1)
     at_ends = np.stack([np.interp(ends, found["time"], found[name]) for name in gates], axis=1)
@@ -160,5 +180,5 @@ def _simulate(
             [np.interp(ends[1:], found["time"], found[name]) for name in outputs], axis=1
         ),
         runtime=perf_counter() - start,
-        engine=engine.name,
+        engine=twins.engine.name,
     )
