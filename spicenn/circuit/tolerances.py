@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from numbers import Integral
 
 from spicenn.errors import InputError
 
@@ -40,6 +41,9 @@ class Tolerances:
             value = getattr(self, field.name)
             if not 0 < value < float("inf"):
                 raise InputError(f"{field.name} = {value!r} is not positive", where="tolerances")
+            # A NumPy number's repr is a word that ngspice passes over: its own tolerance stays.
+            plain = int(value) if isinstance(value, Integral) else float(value)
+            object.__setattr__(self, field.name, plain)
 
     def as_dict(self) -> Mapping[str, float]:
         """Name and value of each, as the record stores them."""
