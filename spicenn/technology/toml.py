@@ -77,12 +77,12 @@ def parse(
     except tomllib.TOMLDecodeError as error:
         raise TechnologyError(f"is not TOML: {error}", where=where) from error
     except (TechnologyError, InputError, NetlistError) as error:
-        at = where + _place(text, error.what)
+        at = where + place_of(text, error.what)
         at = f"{at}, {error.where}" if error.where else at
         raise TechnologyError(error.what, where=at, remedy=error.remedy) from error
 
 
-def _place(text: str, what: str) -> str:
+def place_of(text: str, what: str) -> str:
     """Line and column of the key that an error is about, where the text sets it on a line.
 
     TOML's parser keeps no positions. Errors name the key first, dotted.
