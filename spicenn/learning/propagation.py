@@ -8,10 +8,9 @@ Scellier and Bengio, Front. Comput. Neurosci. 11, 24, 2017; Laborieux et al., Fr
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -21,20 +20,25 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from spicenn.errors import InputError, TrainingError
+from spicenn.errors import InputError
 from spicenn.learning.descent import Circuit, Rest, circuit_of, drive, rewired, settle
 from spicenn.learning.resistive import ResistiveNetwork
 from spicenn.seeds import Purpose, generator
-from spicenn.training.run import CHECKPOINT, LOG, Epoch, Progress, digest_of, replace_file
+from spicenn.training.checkpoint import (
+    Epoch,
+    Progress,
+    Tally,
+    digest_of,
+    read_checkpoint,
+    write_checkpoint,
+)
 
 Array = NDArray[np.float64]
 
-_SCHEMA = 1
 _KIND = "equilibrium propagation"
 _ORDER = 13  # part of Purpose.TRAINING: the order of samples
 # Samples of one look at outputs.
 _CHUNK = 1024
-_COUNTERS = ("step", "total", "hits", "count", "loss", "seconds")
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +117,7 @@ def train(
     circuit = circuit_of(network, dtype=dtype, device=device)
     weights = [weight.clamp(min=least) for weight in circuit.weights]
     options = {"tolerance": tolerance, "sweeps": sweeps}
-    state = _State()
+    state = Tally()
     described: dict[str, str] = {}
     folder = None if directory is None else Path(directory)
     if folder is not None:
@@ -126,7 +130,10 @@ def train(
             "batch": str(batch), "save_every": str(save_every), "numbers": str(dtype),
             "descent": repr(options),
         }  # fmt: skip
-        _resume(folder, weights, state, described, epochs)
+        content = read_checkpoint(folder, _KIND, described, state, epochs)
+        if content is not None:
+            for weight, value in zip(weights, content["weights"], strict=True):
+                weight.copy_(value)
     earlier, resumed = state.seconds, state.total
 
     def now() -> float:
@@ -135,7 +142,7 @@ def train(
     def keep() -> None:
         state.seconds = now()
         if folder is not None:
-            _write(folder, weights, state, described)
+            write_checkpoint(folder, _KIND, described, state, {"weights": weights})
 
     if state.total == 0:
         keep()
@@ -312,89 +319,3 @@ def _loss(outputs: Tensor, target: Tensor) -> float:
 
 def _hits(outputs: Tensor, classes: Tensor | None) -> int:
     return 0 if classes is None else int((outputs.argmax(1) == classes).sum())
-
-
-class _State:
-    """What changes from step to step, beside the conductances."""
-
-    def __init__(self) -> None:
-        self.log: list[Epoch] = []
-        self.step = self.total = self.hits = self.count = 0
-        self.loss = self.seconds = 0.0
-
-    def add(self, loss: float, hits: int, count: int) -> None:
-        self.step, self.total = self.step + 1, self.total + 1
-        self.loss, self.hits, self.count = (
-            self.loss + loss * count, self.hits + hits, self.count + count,
-        )  # fmt: skip
-
-    def close(
-        self, epoch: int, seen: tuple[float | None, float | None], hits: int | None, seconds: float
-    ) -> None:
-        self.log.append(
-            Epoch(
-                epoch=epoch, step=self.total, loss=self.loss / self.count,
-                accuracy=None if hits is None else hits / self.count,
-                validation_loss=seen[0], validation_accuracy=seen[1], seconds=seconds,
-            )
-        )  # fmt: skip
-        self.step = self.hits = self.count = 0
-        self.loss = 0.0
-
-
-def _write(folder: Path, weights: list[Tensor], state: _State, described: dict[str, str]) -> None:
-    content = {
-        "spicenn": _SCHEMA,
-        "kind": _KIND,
-        "configuration": described,
-        "weights": weights,
-        "counters": {name: getattr(state, name) for name in _COUNTERS},
-        "log": [asdict(epoch) for epoch in state.log],
-    }
-    lines = "".join(json.dumps(asdict(epoch)) + "\n" for epoch in state.log)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / CHECKPOINT, lambda path: torch.save(content, path))
-        replace_file(folder / LOG, lambda path: path.write_text(lines, "utf-8"))
-    except OSError as error:
-        raise TrainingError(
-            f"the checkpoint cannot be written: {error.strerror}", where=str(folder)
-        ) from error
-
-
-def _resume(
-    folder: Path, weights: list[Tensor], state: _State, described: dict[str, str], epochs: int
-) -> None:
-    """Put everything where a checkpoint says it was, if there is one."""
-    path = folder / CHECKPOINT
-    if not path.exists():
-        return
-    where, remedy = str(folder), "give another directory, or remove this one to start anew"
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if content["spicenn"] != _SCHEMA or content["kind"] != _KIND:
-            raise ValueError("it is of another kind")
-        known = content["configuration"]
-        log = [Epoch(**row) for row in content["log"]]
-        counters = {name: content["counters"][name] for name in _COUNTERS}
-        found = list(content["weights"])
-    except Exception as error:  # torch raises many kinds, all of them "not such a file"
-        raise TrainingError(
-            f"checkpoint.pt is no checkpoint: {type(error).__name__}", where=where, remedy=remedy
-        ) from error
-    differing = sorted(
-        name for name in {*known, *described} if known.get(name) != described.get(name)
-    )
-    if differing:
-        raise TrainingError(
-            f"holds a run that differs in {', '.join(differing)}", where=where, remedy=remedy
-        )
-    if len(log) > epochs or (len(log) == epochs and counters["step"]):
-        raise TrainingError(
-            f"holds {len(log)} epochs already, {epochs} are asked for", where=where, remedy=remedy
-        )
-    for weight, value in zip(weights, found, strict=True):
-        weight.copy_(value)
-    state.log = log
-    for name, value in counters.items():
-        setattr(state, name, value)

@@ -1,13 +1,10 @@
-"""A training run that can be killed: a checkpoint now and then, and a log one can plot."""
+"""A training run that can be killed, of any network of torch."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -17,6 +14,17 @@ from torch import nn
 
 from spicenn.errors import InputError, TrainingError
 from spicenn.seeds import Purpose, generator
+from spicenn.training.checkpoint import (
+    CHECKPOINT,
+    LOG,
+    Epoch,
+    Progress,
+    Tally,
+    digest_of,
+    read_checkpoint,
+    read_log,
+    write_checkpoint,
+)
 from spicenn.training.draws import Draws
 from spicenn.training.layers import Analog
 from spicenn.training.loop import InLoop
@@ -24,44 +32,13 @@ from spicenn.training.loop import InLoop
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Penalty = Callable[[nn.Module, torch.Tensor], torch.Tensor]
 
-CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
+__all__ = ["CHECKPOINT", "LOG", "Epoch", "Progress", "Run", "read_log", "train"]
 
-_SCHEMA = 1
+_KIND = "training"
 # Parts of Purpose.TRAINING: the order of samples, and torch's own generator (dropout).
 _ORDER, _TORCH = 11, 12
 # Samples of one pass of a validation.
 _CHUNK = 1024
-
-
-@dataclass(frozen=True, kw_only=True)
-class Epoch:
-    """One line of the log.
-
-    epoch : from 1. step : optimiser's steps so far.
-    loss, accuracy : mean over the epoch's samples, each as it was trained with (noise and all);
-        the penalty is part of the loss. Accuracy is None without classes.
-    validation_loss, validation_accuracy : in ``eval()`` after the epoch, without the penalty.
-    seconds : spent on the run so far, in all its sittings.
-    """
-
-    epoch: int
-    step: int
-    loss: float
-    accuracy: float | None
-    validation_loss: float | None
-    validation_accuracy: float | None
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Where a run is: ``step`` of ``steps`` of the epoch under way, from 1, and its loss."""
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    loss: float
 
 
 @dataclass(frozen=True)
@@ -128,7 +105,7 @@ def train(
         optimiser = torch.optim.Adam(net.parameters(), rate)
     measure = loss or (_mean_squares if y.is_floating_point() else _cross_entropy)
     folder = None if directory is None else Path(directory)
-    state = _State()
+    state = Tally()
     with torch.random.fork_rng(devices=[]):
         words = generator(seed, Purpose.TRAINING, layer=_TORCH)
         torch.manual_seed(int(words.integers(2**63 - 1)))
@@ -138,7 +115,7 @@ def train(
                 net, optimiser, (x, y, checked), seed, batch, save_every, measure, penalty,
                 configuration or {},
             )  # fmt: skip
-            _resume(folder / CHECKPOINT, net, optimiser, state, described, epochs)
+            _resume(folder, net, optimiser, state, described, epochs)
         earlier, resumed = state.seconds, state.total
 
         def keep() -> None:
@@ -187,62 +164,6 @@ def train(
             state.close(epoch, seen, None if y.is_floating_point() else state.hits, seconds)
             keep()
     return Run(tuple(state.log), resumed)
-
-
-def read_log(path: str | Path) -> tuple[Epoch, ...]:
-    """Read a run's log: a file of JSON lines, or the directory that has it.
-
-    Raises TrainingError for a file that is none.
-    """
-    path = Path(path)
-    path = path / LOG if path.is_dir() else path
-    names = {field.name for field in fields(Epoch)}
-    try:
-        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
-        if not all(isinstance(row, dict) and set(row) == names for row in rows):
-            raise ValueError("lines without an epoch's numbers")
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"is no log of a training run: {error}", where=str(path)) from error
-    return tuple(Epoch(**row) for row in rows)
-
-
-class _State:
-    """What changes from step to step, beside network and optimiser."""
-
-    def __init__(self) -> None:
-        self.log: list[Epoch] = []
-        self.step = self.total = self.hits = self.count = 0
-        self.loss = self.seconds = 0.0
-
-    def add(self, loss: float, hits: int, count: int) -> None:
-        self.step, self.total = self.step + 1, self.total + 1
-        self.loss, self.hits, self.count = (
-            self.loss + loss * count, self.hits + hits, self.count + count,
-        )  # fmt: skip
-
-    def close(
-        self,
-        epoch: int,
-        seen: tuple[float | None, float | None],
-        hits: int | None,
-        seconds: float,
-    ) -> None:
-        self.log.append(
-            Epoch(
-                epoch=epoch,
-                step=self.total,
-                loss=self.loss / self.count,
-                accuracy=None if hits is None else hits / self.count,
-                validation_loss=seen[0],
-                validation_accuracy=seen[1],
-                seconds=seconds,
-            )
-        )
-        self.step = self.hits = self.count = 0
-        self.loss = 0.0
-
-
-_COUNTERS = ("step", "total", "hits", "count", "loss", "seconds")
 
 
 def _samples(
@@ -334,80 +255,32 @@ def _write(
     folder: Path,
     net: nn.Module,
     optimiser: torch.optim.Optimizer,
-    state: _State,
+    state: Tally,
     described: dict[str, str],
 ) -> None:
     content = {
-        "spicenn": _SCHEMA,
-        "kind": "training",
-        "configuration": described,
         "net": net.state_dict(),
         "buffers": _unsaved(net),
         "streams": [(draws.state(), draws.chip) for draws in _streams(net)],
         "passes": [loop.passes for loop in _loops(net)],
         "torch": torch.get_rng_state(),
         "optimiser": optimiser.state_dict(),
-        "counters": {name: getattr(state, name) for name in _COUNTERS},
-        "log": [asdict(epoch) for epoch in state.log],
     }
-    lines = "".join(json.dumps(asdict(epoch)) + "\n" for epoch in state.log)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / CHECKPOINT, lambda path: torch.save(content, path))
-        replace_file(folder / LOG, lambda path: path.write_text(lines, "utf-8"))
-    except OSError as error:
-        raise TrainingError(
-            f"the checkpoint cannot be written: {error.strerror}", where=str(folder)
-        ) from error
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside another and put it in its place, which is whole at any time."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(aside)
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_checkpoint(folder, _KIND, described, state, content)
 
 
 def _resume(
-    path: Path,
+    folder: Path,
     net: nn.Module,
     optimiser: torch.optim.Optimizer,
-    state: _State,
+    state: Tally,
     described: dict[str, str],
     epochs: int,
 ) -> None:
     """Put everything where a checkpoint says it was, if there is one."""
-    if not path.exists():
+    content = read_checkpoint(folder, _KIND, described, state, epochs)
+    if content is None:
         return
-    where = str(path.parent)
-    remedy = "give another directory, or remove this one to start anew"
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if content["spicenn"] != _SCHEMA or content["kind"] != "training":
-            raise ValueError("it is of another kind")
-        known = content["configuration"]
-        log = [Epoch(**row) for row in content["log"]]
-        counters = {name: content["counters"][name] for name in _COUNTERS}
-    except Exception as error:  # torch raises many kinds, all of them "not such a file"
-        raise TrainingError(
-            f"checkpoint.pt is no checkpoint: {type(error).__name__}", where=where, remedy=remedy
-        ) from error
-    differing = sorted(
-        name for name in {*known, *described} if known.get(name) != described.get(name)
-    )
-    if differing:
-        raise TrainingError(
-            f"holds a run that differs in {', '.join(differing)}", where=where, remedy=remedy
-        )
-    if len(log) > epochs or (len(log) == epochs and counters["step"]):
-        raise TrainingError(
-            f"holds {len(log)} epochs already, {epochs} are asked for", where=where, remedy=remedy
-        )
     net.load_state_dict(content["net"])
     own = _unsaved(net)
     with torch.no_grad():
@@ -420,9 +293,6 @@ def _resume(
         loop.passes = passes
     torch.set_rng_state(content["torch"])
     optimiser.load_state_dict(content["optimiser"])
-    state.log = log
-    for name, value in counters.items():
-        setattr(state, name, value)
 
 
 def _described(
@@ -467,16 +337,6 @@ def _described(
 
 def _tensors(net: nn.Module) -> dict[str, torch.Tensor]:
     return {**net.state_dict(), **_unsaved(net)}
-
-
-def digest_of(*tensors: torch.Tensor) -> str:
-    """Return a digest of tensors' types, shapes and values."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        array = tensor.detach().cpu().contiguous().numpy()
-        digest.update(f"{array.dtype} {array.shape} ".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 def _name(function: Any) -> str:
