@@ -7,6 +7,8 @@ nodes. The same states come from ngspice in ``learning.operating``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +27,22 @@ _ITERATIONS = 200
 _HALVINGS = 30
 # States solved at once: their Jacobians take this many numbers.
 _BLOCK = 4_000_000
+# Of a matrix that is kept dense: sparse ones of scipy cost a tenth of a millisecond to call.
+_DENSE = 100_000
 
 
 @dataclass(frozen=True, eq=False)
 class Edges:
-    """A network's edges of one copy as arrays, and how their currents add up at nodes."""
+    """A network's edges of one copy as arrays, and how their currents add up at nodes.
+
+    fixed : (edge,) gates [V] and conductances [S] of those that do not learn, 0 elsewhere.
+    gather, through : (edge, node + 1) currents to nodes, with and without their signs.
+    scatter : (2 edge, flat Jacobian) of the slopes. Each dense or sparse, used by ``@``.
+    """
 
     nodes: int
     shunt: float
+    fixed: Array
     a: NDArray[np.int64]
     b: NDArray[np.int64]
     value_of: NDArray[np.int64]
@@ -43,8 +53,9 @@ class Edges:
     strength: Array
     saturation: Array
     thermal: Array
-    gather: sparse.csr_matrix
-    scatter: sparse.csr_matrix
+    gather: Any
+    through: Any
+    scatter: Any
 
     def currents(self, edge_values: Array, v: Array) -> tuple[Array, Array, Array]:
         """(…, edge) currents [A] from a to b and slopes [S] by the voltages of a and b.
@@ -68,17 +79,27 @@ class Edges:
         return current, by_a, by_b
 
 
+# A chip never changes, and learning asks for the same one thousands of times.
+@lru_cache(maxsize=64)
 def edges_of(chip: LearningChip, copy: int) -> Edges:
     """Return the edges of the first (0) or second (1) network of a chip."""
     network = chip.network
     count, nodes = len(network.edges), len(network.nodes)
     kinds: dict[type, list[int]] = {Transistor: [], Resistor: [], Diode: []}
     saturation, thermal = np.full((2, count), np.nan)
+    fixed = np.zeros(count)
     for k, edge in enumerate(network.edges):
         kinds[type(edge.element)].append(k)
-        if isinstance(edge.element, Diode):
-            saturation[k] = edge.element.saturation
-            thermal[k] = edge.element.thermal_voltage(network.temperature)
+        match edge.element:
+            case Diode():
+                saturation[k] = edge.element.saturation
+                thermal[k] = edge.element.thermal_voltage(network.temperature)
+            case Transistor(gate=gate) if gate is not None:
+                fixed[k] = gate
+            case Resistor(learns=False):
+                fixed[k] = chip.transconductance[copy, k]
+            case _:
+                pass
     a, b = network.ends.T
     value_of = np.full(count, -1)
     value_of[list(network.learning)] = np.arange(len(network.learning))
@@ -97,13 +118,19 @@ def edges_of(chip: LearningChip, copy: int) -> Edges:
         shape=(2 * count, size * size),
     )
     return Edges(
-        nodes=nodes, shunt=network.shunt, a=a, b=b, value_of=value_of,
+        nodes=nodes, shunt=network.shunt, fixed=fixed, a=a, b=b, value_of=value_of,
         transistor=np.array(kinds[Transistor], dtype=np.int64),
         resistor=np.array(kinds[Resistor], dtype=np.int64),
         diode=np.array(kinds[Diode], dtype=np.int64),
         threshold=chip.threshold[copy], strength=chip.transconductance[copy],
-        saturation=saturation, thermal=thermal, gather=gather, scatter=scatter,
+        saturation=saturation, thermal=thermal,
+        gather=_handy(gather), through=_handy(abs(gather)), scatter=_handy(scatter),
     )  # fmt: skip
+
+
+def _handy(matrix: Any) -> Any:
+    """A sparse matrix, dense where it is small."""
+    return matrix.toarray() if matrix.shape[0] * matrix.shape[1] <= _DENSE else matrix
 
 
 def edge_values(chip: LearningChip, values: Array, copy: int = 0) -> Array:
@@ -115,15 +142,8 @@ def edge_values(chip: LearningChip, values: Array, copy: int = 0) -> Array:
             f"values of shape {values.shape} are not of {len(network.learning)} edges",
             where="network",
         )
-    found = np.empty((*values.shape[:-1], len(network.edges)))
-    for k, edge in enumerate(network.edges):
-        match edge.element:
-            case Transistor(gate=gate) if gate is not None:
-                found[..., k] = gate
-            case Resistor(learns=False):
-                found[..., k] = chip.transconductance[copy, k]
-            case _:
-                found[..., k] = 0.0
+    fixed = edges_of(chip, copy).fixed
+    found = np.broadcast_to(fixed, (*values.shape[:-1], len(fixed))).copy()
     found[..., list(network.learning)] = values
     return found
 
@@ -208,6 +228,7 @@ def _newton(
     """Voltages (state, node + 1) at which no current is left over at the free nodes."""
     if not free.size:
         return v
+    v = v.copy()
     size = edges.nodes + 1
     grid = np.ix_(free, free)
     diagonal = np.arange(size)
@@ -229,27 +250,27 @@ def _newton(
         # Halve the steps of those states that would have more current left over.
         length = np.ones(len(active))
         waiting = np.arange(len(active))
-        moved = v[active]
         for _ in range(_HALVINGS):
             rows = active[waiting]
-            trial = v[rows].copy()
+            trial = v[rows]
             trial[:, free] -= length[waiting, None] * move[waiting]
-            found, size_of, _ = _leftover(edges, own[rows], trial, free, conductance, target[rows])
+            found, size_of, own_slopes = _leftover(
+                edges, own[rows], trial, free, conductance, target[rows]
+            )
             good = (found < loss[rows]) | (found <= _RESIDUAL * size_of)
-            moved[waiting[good]] = trial[good]
+            done = rows[good]
+            v[done], loss[done], scale[done] = trial[good], found[good], size_of[good]
+            for whole, part in zip(slopes, own_slopes, strict=True):
+                whole[done] = part[good]
             waiting = waiting[~good]
             if not waiting.size:
                 break
             length[waiting] /= 2
         stuck = active[waiting]
-        v = v.copy()
-        v[active] = moved
-        before = loss
-        loss, scale, slopes = _leftover(edges, own, v, free, conductance, target)
         # No shorter step helps: as little is left over as numbers can tell.
         if stuck.size and (loss[stuck] > 1e-9 * scale[stuck]).any():
             break
-        if stuck.size == active.size and np.array_equal(before, loss):
+        if stuck.size == active.size:
             return v
     worst = float(np.max(loss / scale))
     raise ConvergenceError(
@@ -270,9 +291,9 @@ def _leftover(
     """Largest left-over current (state,) [A], what it is measured by, the edges' currents."""
     slopes = edges.currents(own, v)
     rest = _rest(edges, slopes[0], v, conductance, target)[:, free]
-    through = np.abs(slopes[0]) @ np.abs(edges.gather)
+    through = np.abs(slopes[0]) @ edges.through
     scale = (through + np.abs(conductance * (v - target)) + edges.shunt * np.abs(v))[:, free]
     # A node through which little flows is not told apart from its neighbours' round-off.
-    strength = np.abs(slopes[1]) @ np.abs(edges.gather)
+    strength = np.abs(slopes[1]) @ edges.through
     largest = scale.max(axis=1) + 1e-3 * (strength[:, free] * np.abs(v[:, free])).max(axis=1)
     return np.abs(rest).max(axis=1), largest + 1e-18, slopes
