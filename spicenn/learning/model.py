@@ -1,0 +1,364 @@
+"""Learning inside the circuit, computed: the transient's own differential equation in Python.
+
+Nodes follow the gates within nanoseconds and gates take milliseconds, so that both networks
+are at rest at every instant: Newton's method gives their voltages, and the gates are all that
+is left of the differential equation. Many runs are integrated at once, each with its own
+steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from spicenn.errors import ConvergenceError, InputError
+from spicenn.learning.contrast import Phases, contrast, phases, value_per_volt
+from spicenn.learning.hardware import LearningChip
+from spicenn.learning.rules import Rule
+from spicenn.learning.task import Schedule, Task
+from spicenn.learning.trajectory import Trajectory, joined
+
+Array = NDArray[np.float64]
+
+# Of the clamps that keep capacitors in range [S]: glim of netlists/self_adjusting_*.lib.
+_LIMIT = 1e-3
+# Error of a step [V].
+_TOLERANCE = 1e-6
+_SLOTS_AT_ONCE = 100
+# Of a capacitor's voltage, to see how its speed changes [V]: squares of voltages are known to
+# 1e-13 V^2, and sharp comparators bend within microvolts.
+_NUDGE = 1e-6
+# A step of less than this part of a slot does not come to its end.
+_SHORTEST = 1e-12
+
+# RODAS3, a Rosenbrock method of four stages, of order 3 with one of order 2 inside, stiffly
+# accurate and L-stable: sharp comparators and the clamps of the range are stiff. Source:
+# A. Sandu et al., Atmospheric Environment 31, 3459, 1997.
+_GAMMA = 0.5
+_A = ((), (0.0,), (2.0, 0.0), (2.0, 0.0, 1.0))
+_C = ((), (4.0,), (1.0, -1.0), (1.0, -1.0, -8.0 / 3.0))
+_LATER = (0.0, 0.0, 1.0, 1.0)
+_BY_TIME = (0.5, 1.5, 0.0, 0.0)
+_WEIGHTS = (2.0, 0.0, 1.0, 1.0)
+_ORDER = 3
+
+# (state, point, value) voltages [V] at (state, point) times, of some runs -> their speeds.
+Slope = Callable[[Array, Array, NDArray[np.int64]], Array]
+
+
+def learn_in_model(
+    chip: LearningChip,
+    task: Task,
+    rule: Rule,
+    schedule: Schedule,
+    values: ArrayLike,
+    *,
+    slots: int,
+    first_slot: int = 0,
+    tolerance: float = _TOLERANCE,
+    slots_at_once: int = _SLOTS_AT_ONCE,
+    progress: Callable[[Trajectory], None] | None = None,
+) -> Trajectory:
+    """Compute what ``learn_in_circuit`` simulates.
+
+    Parameters
+    ----------
+    values : (value,) with which it begins [V], [S].
+    slots, first_slot : as of ``learn_in_circuit``.
+    tolerance : error of a step, in volts of a capacitor.
+    progress : called with every part of so many slots.
+
+    Raises InputError for arguments that do not fit, ConvergenceError where Newton's method
+    finds no rest or no step is short enough.
+    """
+    shown = None if progress is None else lambda parts: progress(parts[0])
+    return learn_many(
+        chip, task, rule, schedule, np.asarray(values, dtype=np.float64)[None],
+        slots=slots, first_slot=first_slot, tolerance=tolerance,
+        slots_at_once=slots_at_once, progress=shown,
+    )[0]  # fmt: skip
+
+
+def learn_many(
+    chips: LearningChip | Sequence[LearningChip],
+    task: Task,
+    rule: Rule,
+    schedule: Schedule,
+    values: ArrayLike,
+    *,
+    slots: int,
+    first_slot: int = 0,
+    tolerance: float = _TOLERANCE,
+    slots_at_once: int = _SLOTS_AT_ONCE,
+    progress: Callable[[list[Trajectory]], None] | None = None,
+) -> list[Trajectory]:
+    """Compute many runs of one task and rule at once: each is ``learn_in_model`` of its own.
+
+    Chips that differ only in bias, leakage and offsets, or not at all, cost little more
+    than one of them; unequal transistors are solved chip by chip.
+
+    Parameters
+    ----------
+    chips : one for all runs, or one each, of one network.
+    values : (run, value) [V], [S]; (value,) is the same begin for all chips.
+
+    Others as of ``learn_in_model``; ``progress`` is called with the parts of all runs.
+
+    Raises as ``learn_in_model`` does, naming the run.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    many = [chips] * (len(values) if values.ndim == 2 else 1) if isinstance(
+        chips, LearningChip) else list(chips)  # fmt: skip
+    if not many:
+        raise InputError("there is no chip", where="learn_many")
+    network = many[0].network
+    begin = np.broadcast_to(values, (len(many), values.shape[-1])) if values.ndim == 1 else values
+    if begin.shape != (len(many), len(network.learning)) or not np.isfinite(begin).all():
+        raise InputError(
+            f"values of shape {values.shape} are not finite and of {len(many)} runs and "
+            f"{len(network.learning)} edges that learn", where="learn_many",
+        )  # fmt: skip
+    if any(chip.network is not network and chip.network != network for chip in many):
+        raise InputError("chips of several networks cannot be run at once", where="learn_many")
+    task.check(network)
+    schedule.check(task)
+    if slots < 1 or slots_at_once < 1 or first_slot < 0 or not 0 < tolerance < math.inf:
+        raise InputError(
+            f"slots = {slots!r}, {slots_at_once!r} at once, from slot {first_slot!r}, "
+            f"tolerance = {tolerance!r} V", where="learn_many",
+        )  # fmt: skip
+    bench = _bench(many, rule)
+    state = _State(begin / bench.per_volt, None, np.full(len(many), schedule.slot))
+    parts: list[list[Trajectory]] = []
+    done = 0
+    while done < slots:
+        count = min(slots_at_once, slots - done)
+        state, part = _part(bench, task, schedule, state, first_slot + done, count, tolerance)
+        parts.append(part)
+        done += count
+        if progress is not None:
+            progress(part)
+    return [joined(of_run) for of_run in zip(*parts, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """Runs side by side.
+
+    alike : chips whose transistors differ; group : (run,) which of them a run has.
+    bias, leakage : (run, value) [V^2], [S]; offset : (run, output) [V].
+    """
+
+    rule: Rule
+    alike: tuple[LearningChip, ...]
+    group: NDArray[np.int64]
+    bias: Array
+    leakage: Array
+    offset: Array
+    per_volt: Array
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """Capacitors (run, value) [V], both networks where they were last, steps (run,) [s]."""
+
+    volts: Array
+    found: Phases | None
+    step: Array
+
+
+def _bench(chips: Sequence[LearningChip], rule: Rule) -> _Bench:
+    alike: dict[tuple[bytes, bytes, object], int] = {}
+    firsts: list[LearningChip] = []
+    group = []
+    for chip in chips:
+        key = (chip.threshold.tobytes(), chip.transconductance.tobytes(), chip.hardware)
+        if key not in alike:
+            alike[key] = len(firsts)
+            firsts.append(replace(chip, output_offset=np.zeros_like(chip.output_offset)))
+        group.append(alike[key])
+    return _Bench(
+        rule=rule,
+        alike=tuple(firsts),
+        group=np.array(group),
+        bias=np.stack([chip.bias for chip in chips]),
+        leakage=np.stack([chip.leakage for chip in chips]),
+        offset=np.stack([chip.output_offset for chip in chips]),
+        per_volt=np.stack([value_per_volt(chip) for chip in chips]),
+    )
+
+
+def _part(
+    bench: _Bench, task: Task, schedule: Schedule, state: _State, first_slot: int, slots: int,
+    tolerance: float,
+) -> tuple[_State, list[Trajectory]]:  # fmt: skip
+    begun = perf_counter()
+    index = bench.alike[0].network.output_index
+    shown = schedule.examples(slots + 1, first_slot - 1)
+    volts, outputs = [state.volts], []
+    for before, now in pairwise(shown.tolist()):
+        state = _slot(bench, task, schedule, state, before, now, tolerance)
+        assert state.found is not None
+        volts.append(state.volts)
+        outputs.append(state.found.first[:, 0][:, index])
+    spent = (perf_counter() - begun) / len(bench.group)
+    return state, [
+        Trajectory(
+            first_slot=first_slot,
+            slot=schedule.slot,
+            values=np.stack([v[run] * bench.per_volt[run] for v in volts]),
+            examples=shown[1:],
+            outputs=np.stack([v[run] for v in outputs]),
+            runtime=spent,
+            engine="model",
+        )
+        for run in range(len(bench.group))
+    ]
+
+
+def _slot(
+    bench: _Bench, task: Task, schedule: Schedule, state: _State, before: int, now: int,
+    tolerance: float,
+) -> _State:  # fmt: skip
+    """One slot: inputs and labels go from an example to the next, and stay."""
+    runs = np.arange(len(bench.group))
+    kept = state.found
+
+    def slope(volts: Array, time: Array, rows: NDArray[np.int64]) -> Array:
+        nonlocal kept
+        part = np.minimum(time / schedule.edge, 1.0)[..., None]
+        inputs, labels = (
+            (1 - part) * shown[before] + part * shown[now] for shown in (task.inputs, task.labels)
+        )
+        start = None if kept is None else _some(kept, rows)
+        found = _rest(bench, volts, inputs, labels, rows, start)
+        if kept is None:
+            kept = Phases(*(v[:, :1].copy() for v in (found.first, found.second, found.duty)))
+        else:
+            for old, new in zip(
+                (kept.first, kept.second, kept.duty), (found.first, found.second, found.duty),
+                strict=True,
+            ):  # fmt: skip
+                old[rows] = new[:, :1]
+        return _speed(bench, volts, found, rows)
+
+    volts, _ = _integrate(slope, state.volts, 0.0, schedule.edge, np.full(len(runs), np.inf),
+                          tolerance)  # fmt: skip
+    volts, step = _integrate(slope, volts, schedule.edge, schedule.slot, state.step, tolerance)
+    slope(volts[:, None], np.full((len(runs), 1), schedule.slot), runs)
+    return _State(volts, kept, step)
+
+
+def _some(found: Phases, rows: NDArray[np.int64]) -> Phases:
+    return Phases(found.first[rows], found.second[rows], found.duty[rows])
+
+
+def _rest(
+    bench: _Bench, volts: Array, inputs: Array, labels: Array, rows: NDArray[np.int64],
+    start: Phases | None,
+) -> Phases:  # fmt: skip
+    """Both networks of some runs, (state, point, …)."""
+    group = bench.group[rows]
+    parts: list[tuple[NDArray[np.int64], Phases]] = []
+    for n in np.unique(group):
+        own = np.flatnonzero(group == n)
+        begin = None if start is None else _some(start, own)
+        run = rows[own]
+        try:
+            found = phases(
+                bench.alike[n], volts[own] * bench.per_volt[run, None], inputs[own],
+                labels[own] + bench.offset[run, None], bench.rule, begin,
+            )  # fmt: skip
+        except ConvergenceError as error:
+            raise ConvergenceError(
+                error.what, where=f"learn_in_model, runs {run[0]} to {run[-1]}",
+                remedy=error.remedy,
+            ) from error  # fmt: skip
+        parts.append((own, found))
+    if len(parts) == 1:
+        return parts[0][1]
+    order = np.argsort(np.concatenate([own for own, _ in parts]))
+    return Phases(
+        *(
+            np.concatenate([getattr(found, name) for _, found in parts])[order]
+            for name in ("first", "second", "duty")
+        )
+    )
+
+
+def _speed(bench: _Bench, volts: Array, found: Phases, rows: NDArray[np.int64]) -> Array:
+    """(state, point, value) by which capacitors change [V/s], their range included."""
+    chip = bench.alike[0]
+    hardware, rule = chip.hardware, bench.rule
+    scale = rule.rate / (hardware.v0 * hardware.resistance * hardware.capacitance)
+    driven = scale * found.duty[..., None] * (contrast(chip, found) + bench.bias[rows, None])
+    beyond = np.maximum(volts - hardware.gate_high, 0) - np.maximum(hardware.gate_low - volts, 0)
+    lost = bench.leakage[rows, None] * volts + _LIMIT * beyond
+    return np.asarray(driven - lost / hardware.capacitance)
+
+
+def _integrate(
+    slope: Slope, volts: Array, begin: float, end: float, step: Array, tolerance: float
+) -> tuple[Array, Array]:
+    """Go from one time to another; returns voltages (run, value) and the steps to go on with.
+
+    step : (run,) to begin with [s].
+    """
+    volts, step = volts.copy(), step.copy()
+    time = np.full(len(volts), begin)
+    rows = np.arange(len(volts))
+    while rows.size:
+        left = end - time[rows]
+        last = step[rows] >= left * (1 - 1e-9)
+        size = np.where(last, left, step[rows])
+        moved, error = _step(slope, volts[rows], time[rows], size, rows)
+        good = error <= tolerance
+        factor = np.clip(0.9 * (tolerance / np.maximum(error, 1e-300)) ** (1 / _ORDER), 0.2, 5.0)
+        # A step that the end has cut short says nothing against a longer one.
+        wanted = size * factor
+        step[rows] = np.where(good & last & np.isfinite(step[rows]),
+                              np.maximum(step[rows], wanted), wanted)  # fmt: skip
+        volts[rows[good]] = moved[good]
+        time[rows[good]] += size[good]
+        if (~good & (wanted < _SHORTEST * (end - begin))).any():
+            raise ConvergenceError(
+                f"no step is short enough for an error of {tolerance:g} V",
+                where="learn_in_model", remedy="smooth the rule's sign, or raise the tolerance",
+            )  # fmt: skip
+        rows = rows[~(good & last)]
+    return volts, step
+
+
+def _step(
+    slope: Slope, volts: Array, time: Array, size: Array, rows: NDArray[np.int64]
+) -> tuple[Array, Array]:
+    """One step of each state: where it ends (state, value), and its error (state,) [V]."""
+    count = volts.shape[1]
+    later = _NUDGE * size
+    # The state itself, every voltage a little larger, a little later.
+    points = np.repeat(volts[:, None], count + 2, axis=1)
+    points[:, np.arange(count) + 1, np.arange(count)] += _NUDGE
+    times = np.repeat(time[:, None], count + 2, axis=1)
+    times[:, -1] += later
+    around = slope(points, times, rows)
+    here = around[:, 0]
+    jacobian = (around[:, 1:-1] - here[:, None]).swapaxes(1, 2) / _NUDGE
+    by_time = (around[:, -1] - here) / later[:, None]
+    inverse = 1 / size[:, None]
+    matrix = np.eye(count) * (inverse / _GAMMA)[..., None] - jacobian
+    stages: list[Array] = []
+    for a, c, at, share in zip(_A, _C, _LATER, _BY_TIME, strict=True):
+        moved = sum((x * k for x, k in zip(a, stages, strict=True)), start=volts)
+        if any(a):
+            here = slope(moved[:, None], (time + at * size)[:, None], rows)[:, 0]
+        right = here + share * size[:, None] * by_time
+        right = right + inverse * sum((x * k for x, k in zip(c, stages, strict=True)), start=0.0)
+        stages.append(np.asarray(np.linalg.solve(matrix, right[..., None])[..., 0]))
+    ends = sum((x * k for x, k in zip(_WEIGHTS, stages, strict=True)), start=volts)
+    return np.asarray(ends), np.abs(stages[-1]).max(axis=1)
