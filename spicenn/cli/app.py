@@ -21,6 +21,7 @@ from spicenn.cli.demo import demo
 from spicenn.cli.doctor import doctor
 from spicenn.cli.energy import energy
 from spicenn.cli.fit import fit
+from spicenn.cli.learn import learn
 from spicenn.cli.report import report
 from spicenn.cli.run import run
 from spicenn.cli.technology import technology
@@ -137,7 +138,7 @@ def program() -> None:
 
 
 for _command in (
-    doctor, technology, compile_, train, run, energy, fit, calibrate, report, cosim, demo,
+    doctor, technology, compile_, train, run, energy, fit, calibrate, report, cosim, learn, demo,
 ):  # fmt: skip
     program.add_command(_command)
 

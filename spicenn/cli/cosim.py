@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from spicenn.cli import options
+from spicenn.cli.signals import terminable
 from spicenn.cli.types import FILE, QUANTITY
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def cosim(script: Path, trust_script: bool, until: float | None, out: Path, as_j
     _check_out(out)
     with ExitStack() as stack:
         stack.enter_context(locked(out))
-        stack.enter_context(_terminable())
+        stack.enter_context(terminable())
         if as_json:  # what the script prints is no part of the answer
             stack.enter_context(redirect_stdout(sys.stderr))
         env, own = load_script(script)
@@ -232,20 +232,6 @@ def _check_out(out: Path) -> None:
             where=str(out),
             remedy="give another --out; nothing was changed",
         )
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Have a termination end the run as an interrupt does: with what was recorded kept."""
-
-    def interrupt(number: int, frame: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from spicenn.cli.text import note
 
 if TYPE_CHECKING:
+    from spicenn.learning.run import Progress as LearningState
     from spicenn.training.run import Progress
 
 # Seconds between two lines in a log.
@@ -61,6 +62,20 @@ def training_progress() -> Iterator[Callable[[Progress], None]]:
 
     with _shown(1.0, said) as report:
         yield lambda now: report((now.epoch - 1 + now.step / now.steps) / now.epochs, now)
+
+
+@contextmanager
+def learning_progress() -> Iterator[Callable[[LearningState], None]]:
+    """Yield what ``learning.run.learn_chips(progress=…)`` takes."""
+
+    def said(done: float, now: LearningState, seconds: float) -> tuple[str, str]:
+        failures = f", {now.failed} failed" if now.failed else ""
+        error = f"error {now.error:.2e} V²" if now.error == now.error else "no error yet"
+        chips = f", chips {now.finished}/{now.chips}" if now.chips > 1 else ""
+        return f"slots {now.done}/{now.slots}{chips}{failures}", error
+
+    with _shown(1.0, said) as report:
+        yield lambda now: report(now.done / now.slots, now)
 
 
 @contextmanager

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shlex
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import click
 
 from spicenn.cli import options
 from spicenn.cli.options import Command
+from spicenn.cli.signals import terminable
 from spicenn.cli.types import COUNT, FILE
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def train(
     hardware = _hardware(loaded, settings.pop("surrogate"), allow_include, trust_model)
     folder = log or output.with_name(f"{output.name}.training")
     make_parent(output)
-    with one_thread(), _terminated():
+    with one_thread(), terminable():
         try:
             trained, run = _train(loaded, hardware, (x, y), validation, folder, settings)
         except KeyboardInterrupt:
@@ -231,20 +231,6 @@ def _train(
     if loop is not None:
         return loop.programmed().design, run  # with the ranges that it was trained with
     return design.with_weights(net, calibration=samples[0]), run
-
-
-@contextmanager
-def _terminated() -> Iterator[None]:
-    """Let SIGTERM end a run as SIGINT does."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _print(run: Run, output: Path, folder: Path, plot: Path | None, as_json: bool) -> None:

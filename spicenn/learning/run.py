@@ -25,9 +25,11 @@ from numpy.typing import NDArray
 from spicenn import __version__
 from spicenn.engines.ngspice.client import NgspiceEngine
 from spicenn.errors import EngineError, InputError, SpicennError, Status, StoreError
+from spicenn.learning.cycle import finer
 from spicenn.learning.model import learn_in_model
 from spicenn.learning.plan import FastPlan, Plan
 from spicenn.learning.record import Outcome, save_record, to_dataset
+from spicenn.learning.task import Schedule
 from spicenn.learning.trajectory import Trajectory, joined
 from spicenn.learning.transient import learn_in_circuit
 
@@ -70,13 +72,26 @@ class Progress:
     error: float
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Finished:
+    """How a run ended.
+
+    ds : its record. runs : trajectories of chips by their index. resumed : slots that were
+        there before.
+    """
+
+    ds: xr.Dataset
+    runs: Mapping[int, Trajectory]
+    resumed: int
+
+
 def learn_chips(
     plan: Plan,
     directory: str | Path,
     *,
     workers: int | None = None,
     progress: Callable[[Progress], None] | None = None,
-) -> xr.Dataset:
+) -> Finished:
     """Let all chips of a plan learn, or go on where they were stopped, and record it.
 
     More slots and more chips than before go on, too; timeouts and crashes are tried again,
@@ -112,8 +127,10 @@ def learn_chips(
         finally:
             ds = to_dataset(plan, bench.outcomes(), bench.known["versions"])
             save_record(ds, folder / RECORD)
-        ds.attrs["resumed"] = bench.resumed
-        return ds
+        return Finished(
+            ds=ds, resumed=bench.resumed,
+            runs={c.index: joined(c.parts) for c in bench.chips.values() if c.parts},
+        )  # fmt: skip
 
 
 def train_fast(
@@ -146,11 +163,12 @@ def train_fast(
     return trained
 
 
-def learner_of(plan: Plan, index: int, engine: NgspiceEngine | None) -> Learner:
-    """Return what takes one of a plan's chips through slots."""
-    chip, task, rule, schedule, run = (
-        plan.chip(index), plan.task, plan.rule, plan.schedule, plan.run,
-    )  # fmt: skip
+def learner_of(
+    plan: Plan, index: int, engine: NgspiceEngine | None, schedule: Schedule | None = None
+) -> Learner:
+    """Return what takes one of a plan's chips through slots, of another schedule if given."""
+    chip, task, rule, run = plan.chip(index), plan.task, plan.rule, plan.run
+    schedule = plan.schedule if schedule is None else schedule
 
     def learn(values: Array, slots: int, first_slot: int) -> Trajectory:
         if run.by == "circuit":
@@ -165,6 +183,22 @@ def learner_of(plan: Plan, index: int, engine: NgspiceEngine | None) -> Learner:
         )  # fmt: skip
 
     return learn
+
+
+def last_period(plan: Plan, index: int, run: Trajectory, *, points: int = 32) -> Array:
+    """(point, value) through the last period of a chip: run again, in shorter slots.
+
+    Raises what the plan's engine raises.
+    """
+    size = len(plan.task)
+    fine = finer(plan.schedule, points)
+    first = points * (run.first_slot + len(run.examples) - size)
+    with ExitStack() as stack:
+        engine = None
+        if needs_ngspice(plan):
+            engine = stack.enter_context(NgspiceEngine(timeout=plan.run.timeout))
+        learn = learner_of(plan, index, engine, fine)
+        return learn(run.values[-size - 1], points * size, first).values
 
 
 def needs_ngspice(plan: Plan) -> bool:

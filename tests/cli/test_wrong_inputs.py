@@ -18,7 +18,7 @@ from tests.cli.conftest import Files, Shell
 
 COMMANDS = (
     "doctor", "technology", "compile", "train", "run", "energy", "fit", "calibrate", "report",
-    "cosim", "demo",
+    "cosim", "learn", "demo",
 )  # fmt: skip
 
 # What is wrong, exit code, words of the message; {…} is a path of ``Files``, {out} a new one.
