@@ -21,7 +21,7 @@ from spicenn.learning.elements import Diode, Element, Resistor, Transistor
 from spicenn.learning.equilibrium import edge_values
 from spicenn.learning.hardware import LearningChip
 from spicenn.learning.network import GROUND
-from spicenn.learning.rules import Rule
+from spicenn.learning.rules import Rule, paired_with
 from spicenn.learning.task import Schedule, Task
 from spicenn.technology.library import subcircuit_text
 
@@ -176,7 +176,12 @@ def learning_netlist(
         label = task.labels[:, j] + chip.output_offset[j]
         noise = None if disturbance is None else disturbance.output
         body += window.shown(f"l_{name}", label, None if noise is None else noise[:, j])
-        ports = [f"a_{name}", f"b_{name}", f"l_{name}", f"e_{name}"]
+        shown = f"l_{name}"
+        if clamp.paired:
+            other = network.outputs[paired_with(len(network.outputs))[j]]
+            shown = f"d_{name}"
+            body.append(f"b{shown} {shown} 0 v=v(l_{name})+v(a_{other})")
+        ports = [f"a_{name}", f"b_{name}", shown, f"e_{name}"]
         body += _long(f"xo_{name}", [*ports, clamp.subcircuit, *words])
     for prefix in ("a_", "b_"):
         body += _shunts(chip, prefix)

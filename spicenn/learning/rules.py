@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 import numpy as np
@@ -27,11 +27,13 @@ class Clamp:
     """The circuit of a rule at one output: a subcircuit and its parameters.
 
     Its ports are ``free second label error``: both networks' outputs, the label with the
-    comparator's offset, and a node whose voltage is the output's part of the duty.
+    comparator's offset, and a node whose voltage is the output's part of the duty. Where
+    outputs are ``paired``, the label that it sees is the output's own plus the other's voltage.
     """
 
     subcircuit: str
     parameters: Mapping[str, float]
+    paired: bool = False
 
 
 class Rule(Protocol):
@@ -274,6 +276,73 @@ class Desynchronous:
         return self.rule.clamp()
 
 
+@dataclass(frozen=True)
+class Differential:
+    """Teach the difference of two outputs, whatever their mean: a network's outputs are pairs.
+
+    A label is of an output less the other of its pair: (L, -L) for a difference of L. What the
+    rule does to an output with an error e it does to the first with ``L − (O_1 − O_2)`` and to
+    the second with the opposite, so that coupled learning with half of eta is
+    ``O± ± (eta/2) (L − O)``. Source: Dillavou et al., PNAS 121, e2319718121, 2024, eq. 7.
+
+    Parameters
+    ----------
+    rule : what is done to each output; it clamps.
+
+    Raises InputError for a rule that nudges or is desynchronous (that goes outside).
+    """
+
+    rule: Rule
+
+    def __post_init__(self) -> None:
+        if self.rule.nudges is not None or isinstance(self.rule, Desynchronous | Differential):
+            raise InputError(
+                f"{type(self.rule).__name__} is no rule for pairs of outputs",
+                where="Differential", remedy="give one that clamps; Desynchronous goes outside",
+            )  # fmt: skip
+
+    @property
+    def rate(self) -> float:
+        """Its rule's."""
+        return self.rule.rate
+
+    @property
+    def share(self) -> float:
+        """All of them."""
+        return 1.0
+
+    @property
+    def nudges(self) -> None:
+        """It clamps."""
+        return None
+
+    def clamped(self, free: Array, label: Array) -> Array:
+        """Its rule's. Raises InputError for an odd number of outputs."""
+        return self.rule.clamped(free, label + _others(free))
+
+    def duty(self, free: Array, label: Array) -> Array:
+        """Its rule's, by the difference's error. Raises InputError as ``clamped`` does."""
+        return self.rule.duty(free, label + _others(free))
+
+    def clamp(self) -> Clamp:
+        """Its rule's, for pairs."""
+        return replace(self.rule.clamp(), paired=True)
+
+
+def paired_with(outputs: int) -> NDArray[np.int64]:
+    """(output,) number of the other of each output's pair: 1, 0, 3, 2, ….
+
+    Raises InputError for an odd number of outputs.
+    """
+    if outputs % 2:
+        raise InputError(f"{outputs} outputs are not pairs", where="Differential")
+    return np.arange(outputs) ^ 1
+
+
+def _others(free: Array) -> Array:
+    return np.asarray(free[..., paired_with(free.shape[-1])])
+
+
 def _check(rule: object, name: str, high: float = math.inf) -> None:
     value = getattr(rule, name)
     good = isinstance(value, int | float) and not isinstance(value, bool)
@@ -284,9 +353,11 @@ def _check(rule: object, name: str, high: float = math.inf) -> None:
 
 
 def describe(rule: Rule) -> dict[str, float | str]:
-    """A rule's name and settings, as a record keeps them; a share below 1 is one more."""
+    """A rule's name and settings, as a record keeps them; a share and pairs are one more."""
     if isinstance(rule, Desynchronous):
         return {**describe(rule.rule), "share": rule.share}
+    if isinstance(rule, Differential):
+        return {**describe(rule.rule), "differential": True}
     assert hasattr(rule, "__dataclass_fields__")
     return {
         "rule": type(rule).__name__,
