@@ -53,6 +53,7 @@ _RULES: dict[str, Callable[..., Rule]] = {
     "equilibrium_propagation": EquilibriumPropagation,
 }
 _EXAMPLES = ("two_tasks", "regression", "xor")
+_NPY = b"\x93NUMPY"
 _DATASETS = ("digits", "mnist")
 
 
@@ -314,17 +315,22 @@ def _file(name: str, key: str, folder: Path | None) -> NDArray[Any]:
     if path.suffix != ".npy":
         raise InputError(f"{key} = {name[:60]!r} is not a .npy file")
     try:
+        with path.open("rb") as file:
+            if file.read(len(_NPY)) != _NPY:
+                raise InputError(f"{key} = {name[:60]!r} is no .npy file")
         found = np.load(path, allow_pickle=False)
     except OSError as error:
         raise InputError(
             f"{key} = {name[:60]!r} cannot be read: {error.strerror or error}"
         ) from error
     except (ValueError, EOFError, MemoryError) as error:
-        what = "holds Python objects" if "allow_pickle" in str(error) else "is no NumPy file"
+        if isinstance(error, InputError):
+            raise
+        what = "holds Python objects" if "allow_pickle" in str(error) else "is damaged"
         raise InputError(f"{key} = {name[:60]!r} {what}", remedy="save plain numbers") from error
-    if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiu":
-        raise InputError(f"{key} = {name[:60]!r} does not hold one array of numbers")
-    return found
+    if found.dtype.kind not in "fiu":
+        raise InputError(f"{key} = {name[:60]!r} holds no numbers but {found.dtype}")
+    return np.asarray(found)
 
 
 # [run]
