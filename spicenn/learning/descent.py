@@ -9,6 +9,7 @@ for ideal diodes; an exponential diode's node is solved by the Wright omega func
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from spicenn.compiler.threads import one_thread
 from spicenn.errors import ConvergenceError, InputError
 from spicenn.learning.elements import Diode
 from spicenn.learning.resistive import ResistiveNetwork
@@ -23,6 +25,8 @@ from spicenn.learning.resistive import ResistiveNetwork
 # Largest change of a voltage in the last sweep over the largest voltage of a source.
 _TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-12}
 _SWEEPS = 2000
+# Networks of fewer conductances are solved by one thread: several would wait for each other.
+_MANY = 1_000_000
 # Steps of Halley's method from the worst of its starting points to the last bit.
 _STEPS = {torch.float32: 2, torch.float64: 3}
 
@@ -116,7 +120,8 @@ def settle(
     start : where to begin, an earlier result; 0 V if None.
     driven : ``drive(circuit, inputs)``, where it is known.
     tolerance : largest change of a voltage in the last sweep over the largest voltage of a
-        source; 2e-6 in single precision and 1e-12 in double if None.
+        source; 2e-6 in single precision and 1e-12 in double if None. What is left to the rest
+        is as much, or some times that in networks of many layers, which settle slowly.
     sweeps : the most.
 
     Raises InputError for a β that leaves an output no conductance, ConvergenceError where the
@@ -217,9 +222,16 @@ def resting_voltages(
     pushed = None
     if nudge is not None:
         pushed = nudge[0], torch.tensor(np.asarray(nudge[1]), dtype=dtype, device=device)
-    rest = settle(circuit, inputs, nudge=pushed, tolerance=tolerance, sweeps=sweeps)
+    with threads(network):
+        rest = settle(circuit, inputs, nudge=pushed, tolerance=tolerance, sweeps=sweeps)
     found = [layer.double().cpu().numpy() for layer in rest.layers]
     return np.hstack([volts, *found, np.zeros((len(volts), 1))])
+
+
+def threads(network: ResistiveNetwork) -> AbstractContextManager[None]:
+    """Return a context in which torch has the threads that a network is worth."""
+    count = sum(part.size for part in network.conductances)
+    return one_thread() if count < _MANY else nullcontext()
 
 
 def log_wright_omega(z: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from spicenn.errors import InputError
-from spicenn.learning.descent import Circuit, Rest, circuit_of, drive, rewired, settle
+from spicenn.learning.descent import Circuit, Rest, circuit_of, drive, rewired, settle, threads
 from spicenn.learning.resistive import ResistiveNetwork
 from spicenn.seeds import Purpose, generator
 from spicenn.training.checkpoint import (
@@ -146,41 +146,42 @@ def train(
 
     if state.total == 0:
         keep()
-    while len(state.log) < epochs:
-        epoch = len(state.log) + 1
-        factor = decay ** (epoch - 1)
-        rng = generator(seed, Purpose.TRAINING, layer=_ORDER, trial=epoch)
-        order = torch.split(torch.as_tensor(rng.permutation(len(volts))), batch)
-        while state.step < len(order):
-            chosen = order[state.step].to(volts.device)
-            circuit = rewired(tuple(weights), network.shunt, circuit.diode)
-            free, slopes = _slopes(
-                circuit, volts[chosen], target[chosen], beta, centred, tolerance, sweeps
-            )
-            for weight, slope, rate in zip(weights, slopes, step_of, strict=True):
-                if rate:
-                    weight.sub_(slope, alpha=rate * factor).clamp_(min=least)
-            loss = _loss(free.outputs, target[chosen])
-            known = None if classes is None else classes[chosen]
-            state.add(loss, _hits(free.outputs, known), len(chosen))
-            if progress is not None:
-                progress(
-                    Progress(
-                        epoch=epoch, epochs=epochs, step=state.step, steps=len(order), loss=loss
-                    )
+    with threads(network):
+        while len(state.log) < epochs:
+            epoch = len(state.log) + 1
+            factor = decay ** (epoch - 1)
+            rng = generator(seed, Purpose.TRAINING, layer=_ORDER, trial=epoch)
+            order = torch.split(torch.as_tensor(rng.permutation(len(volts))), batch)
+            while state.step < len(order):
+                chosen = order[state.step].to(volts.device)
+                circuit = rewired(tuple(weights), network.shunt, circuit.diode)
+                free, slopes = _slopes(
+                    circuit, volts[chosen], target[chosen], beta, centred, tolerance, sweeps
                 )
-            if save_every and state.step % save_every == 0 and state.step < len(order):
-                keep()
-        seen: tuple[float | None, float | None] = (None, None)
-        if checked is not None:
-            circuit = rewired(tuple(weights), network.shunt, circuit.diode)
-            found = _outputs(circuit, checked[0], tolerance, sweeps)
-            seen = (
-                _loss(found, checked[1]),
-                (None if checked[2] is None else _hits(found, checked[2]) / len(found)),
-            )
-        state.close(epoch, seen, None if classes is None else state.hits, now())
-        keep()
+                for weight, slope, rate in zip(weights, slopes, step_of, strict=True):
+                    if rate:
+                        weight.sub_(slope, alpha=rate * factor).clamp_(min=least)
+                loss = _loss(free.outputs, target[chosen])
+                known = None if classes is None else classes[chosen]
+                state.add(loss, _hits(free.outputs, known), len(chosen))
+                if progress is not None:
+                    progress(
+                        Progress(
+                            epoch=epoch, epochs=epochs, step=state.step, steps=len(order), loss=loss
+                        )
+                    )
+                if save_every and state.step % save_every == 0 and state.step < len(order):
+                    keep()
+            seen: tuple[float | None, float | None] = (None, None)
+            if checked is not None:
+                circuit = rewired(tuple(weights), network.shunt, circuit.diode)
+                found = _outputs(circuit, checked[0], tolerance, sweeps)
+                seen = (
+                    _loss(found, checked[1]),
+                    (None if checked[2] is None else _hits(found, checked[2]) / len(found)),
+                )
+            state.close(epoch, seen, None if classes is None else state.hits, now())
+            keep()
     learnt = [weight.double().cpu().numpy() for weight in weights]
     return Trained(network.with_conductances(learnt), tuple(state.log), resumed)
 
@@ -204,7 +205,8 @@ def slopes(
     """
     volts, target, _ = _samples(network, x, labels, dtype, device)
     circuit = circuit_of(network, dtype=dtype, device=device)
-    _, found = _slopes(circuit, volts, target, beta, centred, tolerance, sweeps)
+    with threads(network):
+        _, found = _slopes(circuit, volts, target, beta, centred, tolerance, sweeps)
     return tuple(part.double().cpu().numpy() for part in found)
 
 
@@ -223,7 +225,8 @@ def predict(
     """
     volts = torch.tensor(network.voltages(x), dtype=dtype, device=device)
     circuit = circuit_of(network, dtype=dtype, device=device)
-    return _outputs(circuit, volts, tolerance, sweeps).double().cpu().numpy()
+    with threads(network):
+        return _outputs(circuit, volts, tolerance, sweeps).double().cpu().numpy()
 
 
 def accuracy(network: ResistiveNetwork, x: ArrayLike, labels: ArrayLike, **options: Any) -> float:

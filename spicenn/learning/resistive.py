@@ -161,7 +161,7 @@ class ResistiveNetwork:
     def load(cls, path: str | Path) -> ResistiveNetwork:
         """Read what ``save`` wrote. Raises InputError for a file that is none."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 described = json.loads(str(file["network"][()]))
                 if described["spicenn"] != _SCHEMA or described["kind"] != "resistive network":
                     raise ValueError("it is of another kind")
