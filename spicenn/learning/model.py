@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from spicenn.errors import ConvergenceError, InputError
 from spicenn.learning.contrast import Phases, contrast, phases, value_per_volt
+from spicenn.learning.disturbance import draw_disturbance, is_disturbed
 from spicenn.learning.hardware import LearningChip
 from spicenn.learning.rules import Rule
 from spicenn.learning.task import Schedule, Task
@@ -61,6 +62,8 @@ def learn_in_model(
     *,
     slots: int,
     first_slot: int = 0,
+    seed: int | None = None,
+    trial: int = 0,
     tolerance: float = _TOLERANCE,
     slots_at_once: int = _SLOTS_AT_ONCE,
     progress: Callable[[Trajectory], None] | None = None,
@@ -70,7 +73,7 @@ def learn_in_model(
     Parameters
     ----------
     values : (value,) with which it begins [V], [S].
-    slots, first_slot : as of ``learn_in_circuit``.
+    slots, first_slot, seed, trial : as of ``learn_in_circuit``; noise is the same draw.
     tolerance : error of a step, in volts of a capacitor.
     progress : called with every part of so many slots.
 
@@ -80,7 +83,7 @@ def learn_in_model(
     shown = None if progress is None else lambda parts: progress(parts[0])
     return learn_many(
         chip, task, rule, schedule, np.asarray(values, dtype=np.float64)[None],
-        slots=slots, first_slot=first_slot, tolerance=tolerance,
+        slots=slots, first_slot=first_slot, seed=seed, trials=[trial], tolerance=tolerance,
         slots_at_once=slots_at_once, progress=shown,
     )[0]  # fmt: skip
 
@@ -94,6 +97,8 @@ def learn_many(
     *,
     slots: int,
     first_slot: int = 0,
+    seed: int | None = None,
+    trials: Sequence[int] | None = None,
     tolerance: float = _TOLERANCE,
     slots_at_once: int = _SLOTS_AT_ONCE,
     progress: Callable[[list[Trajectory]], None] | None = None,
@@ -107,6 +112,7 @@ def learn_many(
     ----------
     chips : one for all runs, or one each, of one network.
     values : (run, value) [V], [S]; (value,) is the same begin for all chips.
+    trials : (run,) of each; 0 of all if None.
 
     Others as of ``learn_in_model``; ``progress`` is called with the parts of all runs.
 
@@ -133,7 +139,9 @@ def learn_many(
             f"slots = {slots!r}, {slots_at_once!r} at once, from slot {first_slot!r}, "
             f"tolerance = {tolerance!r} V", where="learn_many",
         )  # fmt: skip
-    bench = _bench(many, rule)
+    if trials is not None and len(trials) != len(many):
+        raise InputError(f"{len(trials)} trials are not of {len(many)} runs", where="learn_many")
+    bench = _bench(many, rule, seed, trials or [0] * len(many))
     state = _State(begin / bench.per_volt, None, np.full(len(many), schedule.slot))
     parts: list[list[Trajectory]] = []
     done = 0
@@ -151,17 +159,29 @@ def learn_many(
 class _Bench:
     """Runs side by side.
 
+    chips, trials : of each; seed : of what is drawn.
     alike : chips whose transistors differ; group : (run,) which of them a run has.
-    bias, leakage : (run, value) [V^2], [S]; offset : (run, output) [V].
+    scale : (run, 1, 1) speed of a capacitor by its bracket [1/(V s)].
+    per_volt : (run, value).
     """
 
     rule: Rule
+    chips: tuple[LearningChip, ...]
+    seed: int | None
+    trials: tuple[int, ...]
     alike: tuple[LearningChip, ...]
     group: NDArray[np.int64]
-    bias: Array
-    leakage: Array
-    offset: Array
+    scale: Array
     per_volt: Array
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """Of one slot, all runs: (run, value) bias [V^2], part taken, (run, output) offset [V]."""
+
+    bias: Array
+    active: Array
+    offset: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +193,9 @@ class _State:
     step: Array
 
 
-def _bench(chips: Sequence[LearningChip], rule: Rule) -> _Bench:
+def _bench(
+    chips: Sequence[LearningChip], rule: Rule, seed: int | None, trials: Sequence[int]
+) -> _Bench:
     alike: dict[tuple[bytes, bytes, object], int] = {}
     firsts: list[LearningChip] = []
     group = []
@@ -183,13 +205,16 @@ def _bench(chips: Sequence[LearningChip], rule: Rule) -> _Bench:
             alike[key] = len(firsts)
             firsts.append(replace(chip, output_offset=np.zeros_like(chip.output_offset)))
         group.append(alike[key])
+    hardware = [chip.hardware for chip in chips]
+    scale = [rule.rate / (h.v0 * h.resistance * h.capacitance) for h in hardware]
     return _Bench(
         rule=rule,
+        chips=tuple(chips),
+        seed=seed,
+        trials=tuple(trials),
         alike=tuple(firsts),
         group=np.array(group),
-        bias=np.stack([chip.bias for chip in chips]),
-        leakage=np.stack([chip.leakage for chip in chips]),
-        offset=np.stack([chip.output_offset for chip in chips]),
+        scale=np.array(scale)[:, None, None],
         per_volt=np.stack([value_per_volt(chip) for chip in chips]),
     )
 
@@ -202,8 +227,9 @@ def _part(
     index = bench.alike[0].network.output_index
     shown = schedule.examples(slots + 1, first_slot - 1)
     volts, outputs = [state.volts], []
-    for before, now in pairwise(shown.tolist()):
-        state = _slot(bench, task, schedule, state, before, now, tolerance)
+    drawn = _draw(bench, schedule.slot, first_slot, slots)
+    for examples, disturbed in zip(pairwise(shown.tolist()), pairwise(drawn), strict=True):
+        state = _slot(bench, task, schedule, state, examples, disturbed, tolerance)
         assert state.found is not None
         volts.append(state.volts)
         outputs.append(state.found.first[:, 0][:, index])
@@ -222,13 +248,35 @@ def _part(
     ]
 
 
+def _draw(bench: _Bench, slot: float, first_slot: int, slots: int) -> list[_Drawn]:
+    """Of the slot before the first, and of so many."""
+    found = []
+    for chip, trial in zip(bench.chips, bench.trials, strict=True):
+        bias, active = np.tile(chip.bias, (slots + 1, 1)), np.ones((slots + 1, len(chip.bias)))
+        offset = np.tile(chip.output_offset, (slots + 1, 1))
+        if is_disturbed(chip, bench.rule):
+            before = min(first_slot, 1)
+            drawn = draw_disturbance(
+                chip, bench.rule, slot, slots=slots + before, first_slot=first_slot - before,
+                seed=bench.seed, trial=trial,
+            ).spanning(first_slot, slots)  # fmt: skip
+            for k in range(slots + 1):
+                more_bias, more_offset, active[k] = drawn.at(drawn.first_slot + k)
+                bias[k] += more_bias
+                offset[k] += more_offset
+        found.append((bias, active, offset))
+    return [_Drawn(*(np.stack([run[n][k] for run in found]) for n in range(3)))
+            for k in range(slots + 1)]  # fmt: skip
+
+
 def _slot(
-    bench: _Bench, task: Task, schedule: Schedule, state: _State, before: int, now: int,
-    tolerance: float,
+    bench: _Bench, task: Task, schedule: Schedule, state: _State, examples: tuple[int, int],
+    drawn: tuple[_Drawn, _Drawn], tolerance: float,
 ) -> _State:  # fmt: skip
-    """One slot: inputs and labels go from an example to the next, and stay."""
+    """One slot: from an example, and what was drawn with it, to the next."""
     runs = np.arange(len(bench.group))
     kept = state.found
+    (before, now), (then, later) = examples, drawn
 
     def slope(volts: Array, time: Array, rows: NDArray[np.int64]) -> Array:
         nonlocal kept
@@ -236,8 +284,13 @@ def _slot(
         inputs, labels = (
             (1 - part) * shown[before] + part * shown[now] for shown in (task.inputs, task.labels)
         )
+        offset, bias, active = (
+            (1 - part) * old[rows, None] + part * new[rows, None]
+            for old, new in ((then.offset, later.offset), (then.bias, later.bias),
+                             (then.active, later.active))
+        )  # fmt: skip
         start = None if kept is None else _some(kept, rows)
-        found = _rest(bench, volts, inputs, labels, rows, start)
+        found = _rest(bench, volts, inputs, labels + offset, rows, start)
         if kept is None:
             kept = Phases(*(v[:, :1].copy() for v in (found.first, found.second, found.duty)))
         else:
@@ -246,7 +299,7 @@ def _slot(
                 strict=True,
             ):  # fmt: skip
                 old[rows] = new[:, :1]
-        return _speed(bench, volts, found, rows)
+        return _speed(bench, volts, found, rows, bias, active)
 
     volts, _ = _integrate(slope, state.volts, 0.0, schedule.edge, np.full(len(runs), np.inf),
                           tolerance)  # fmt: skip
@@ -273,7 +326,7 @@ def _rest(
         try:
             found = phases(
                 bench.alike[n], volts[own] * bench.per_volt[run, None], inputs[own],
-                labels[own] + bench.offset[run, None], bench.rule, begin,
+                labels[own], bench.rule, begin,
             )  # fmt: skip
         except ConvergenceError as error:
             raise ConvergenceError(
@@ -292,15 +345,21 @@ def _rest(
     )
 
 
-def _speed(bench: _Bench, volts: Array, found: Phases, rows: NDArray[np.int64]) -> Array:
+def _speed(
+    bench: _Bench, volts: Array, found: Phases, rows: NDArray[np.int64], bias: Array,
+    active: Array,
+) -> Array:  # fmt: skip
     """(state, point, value) by which capacitors change [V/s], their range included."""
-    chip = bench.alike[0]
-    hardware, rule = chip.hardware, bench.rule
-    scale = rule.rate / (hardware.v0 * hardware.resistance * hardware.capacitance)
-    driven = scale * found.duty[..., None] * (contrast(chip, found) + bench.bias[rows, None])
-    beyond = np.maximum(volts - hardware.gate_high, 0) - np.maximum(hardware.gate_low - volts, 0)
-    lost = bench.leakage[rows, None] * volts + _LIMIT * beyond
-    return np.asarray(driven - lost / hardware.capacitance)
+    hardware = [bench.chips[run].hardware for run in rows]
+    low, high, capacitance = (
+        np.array(of)[:, None, None]
+        for of in zip(*((h.gate_low, h.gate_high, h.capacitance) for h in hardware), strict=True)
+    )
+    leakage = np.stack([bench.chips[run].leakage for run in rows])[:, None]
+    bracket = contrast(bench.chips[0], found) + bias
+    driven = bench.scale[rows] * found.duty[..., None] * active * bracket
+    beyond = np.maximum(volts - high, 0) - np.maximum(low - volts, 0)
+    return np.asarray(driven - (leakage * volts + _LIMIT * beyond) / capacitance)
 
 
 def _integrate(
