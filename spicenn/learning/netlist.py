@@ -30,6 +30,11 @@ Array = NDArray[np.float64]
 # A resistor in a netlist has a conductance; one of 0 S is left out of the current.
 _LEAST = 1e-15  # S
 _WORDS_PER_LINE = 8
+# At least so much may lie across an edge; see ``self_adjusting_transistor.lib``.
+_MOST = 10.0  # V
+# Edges from which on KLU is faster than Sparse. It keeps its order of pivots whatever becomes
+# of their sizes, and loses all digits where transistors are cut off: small networks do without.
+_KLU_EDGES = 200
 _ZERO_CELSIUS = 273.15
 
 # Of a transient: squares of 1e-7 V are told apart, and a charge's error is one of the gate's.
@@ -106,6 +111,7 @@ def learning_netlist(
     method: str = "gear",
     max_step: float | None = None,
     tolerances: Tolerances = LEARNING_TOLERANCES,
+    klu: bool | None = None,
     disturbance: Disturbance | None = None,
 ) -> str:
     """Return twins that learn: clamps, shared gates, their update and the tasks' switching.
@@ -117,6 +123,7 @@ def learning_netlist(
     first_slot : number of the first, counted from the schedule's begin.
     method : of integration, ``gear`` or ``trap``.
     max_step : largest step [s]; an eighth of a slot if None.
+    klu : whether that solver is used; None leaves it to the network's size.
     disturbance : of these slots, and of the one before them if there is one; None is none.
 
     Its gates are ``v(g_k)`` for each edge k that learns, its outputs ``v(a_n)``.
@@ -138,6 +145,7 @@ def learning_netlist(
     common = {
         "c": hardware.capacitance, "k": rule.rate / (hardware.v0 * hardware.resistance),
         "low": hardware.gate_low, "high": hardware.gate_high,
+        "most": max(_MOST, 10 * float(max(np.abs(task.inputs).max(), np.abs(task.labels).max()))),
     }  # fmt: skip
     for k, edge in enumerate(network.edges):
         first, second = (
@@ -193,12 +201,14 @@ def learning_netlist(
     body.append(f"bduty duty 0 v=min(1,({parts})/{len(network.outputs)})")
     step = schedule.slot / 8 if max_step is None else max_step
     end = slots * schedule.slot
+    klu = len(network.edges) >= _KLU_EDGES if klu is None else klu
     # Charges of the gates hold the steps; those of the nodes, a thousandth, follow.
     chgtol = hardware.capacitance  # times 1 V
     saved = [f"v(g_{k})" for k in network.learning] + [f"v(a_{name})" for name in network.outputs]
     lines = [
         f"* spicenn twins of {len(network.edges)} edges that learn, {slots} slots",
-        _options(tolerances, network.temperature) + f" method={method} trtol=1 chgtol={chgtol!r}",
+        _options(tolerances, network.temperature, klu=klu)
+        + f" method={method} trtol=1 chgtol={chgtol!r}",
         *(line for name in sorted(texts) for line in _library(name)),
         *models.values(),
         *body,
@@ -319,10 +329,12 @@ def _disturbed(
     return duty, lines
 
 
-def _options(tolerances: Tolerances, temperature: float) -> str:
+def _options(tolerances: Tolerances, temperature: float, *, klu: bool = True) -> str:
     celsius = temperature - _ZERO_CELSIUS
     # A diode's parameters are meant at the network's own temperature.
-    return f".options klu {tolerances.options()} temp={celsius!r} tnom={celsius!r}"
+    return (
+        f".options {'klu ' if klu else ''}{tolerances.options()} temp={celsius!r} tnom={celsius!r}"
+    )
 
 
 def _library(name: str) -> list[str]:

@@ -7,7 +7,8 @@ gave a transient up.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -16,7 +17,13 @@ from numpy.typing import NDArray
 
 from spicenn.circuit import Tolerances
 from spicenn.engines.ngspice.client import NgspiceEngine
-from spicenn.errors import ConvergenceError, InputError, SingularMatrixError
+from spicenn.errors import (
+    ConvergenceError,
+    EngineError,
+    InputError,
+    SimulationTimeout,
+    SingularMatrixError,
+)
 from spicenn.learning.contrast import value_per_volt
 from spicenn.learning.disturbance import Disturbance, draw_disturbance, is_disturbed
 from spicenn.learning.hardware import LearningChip
@@ -27,10 +34,12 @@ from spicenn.learning.trajectory import Abort, Trajectory, joined
 
 Array = NDArray[np.float64]
 
-# One transient: its points are in memory, and its progress is not seen.
-_SLOTS_AT_ONCE = 1000
+# One transient: its points are in memory, and its progress is not seen. Some seconds of work.
+_MOST_AT_ONCE = 1000
+_EDGES_AT_ONCE = 10_000
 # One whose sources are told slot by slot: they are read from their begin at every step.
-_SLOTS_DRAWN = 100
+_MOST_DRAWN = 100
+_ABORTED_AT = re.compile(r"\btime = ([-+.\de]+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,21 +49,36 @@ class Solver:
     method : ``gear`` or ``trap``.
     steps : per slot, at least.
     tolerances : of every step.
+    klu : whether KLU solves the equations; None leaves it to the network's size.
+    nodes : factor of the nodes' capacitance.
     """
 
     method: str = "gear"
     steps: int = 8
     tolerances: Tolerances = LEARNING_TOLERANCES
+    klu: bool | None = None
+    nodes: float = 1.0
+
+    def __str__(self) -> str:
+        words = [self.method, f"{self.steps} steps a slot", f"reltol {self.tolerances.reltol:g}"]
+        if self.klu is not None:
+            words.append("KLU" if self.klu else "Sparse")
+        if self.nodes != 1:
+            words.append(f"{self.nodes:g} times the nodes' capacitance")
+        return ", ".join(words)
 
 
-# What a slot that ngspice gives up is tried with next, one after the other.
+# What a slot that ngspice gives up is tried with next, one after the other. The first ones
+# change nothing but the way to the same solution.
+_LOOSE = replace(LEARNING_TOLERANCES, reltol=1e-5, vntol=1e-8)
 _RETRIES = (
-    Solver(method="trap"),
-    Solver(steps=200),
-    Solver(steps=1000, tolerances=replace(LEARNING_TOLERANCES, reltol=1e-5, vntol=1e-8)),
-    Solver(
-        steps=1000, method="trap", tolerances=replace(LEARNING_TOLERANCES, reltol=1e-4, vntol=1e-7)
-    ),
+    Solver(klu=True),
+    Solver(klu=False, steps=100),
+    Solver(klu=False, method="trap"),
+    Solver(klu=False, nodes=10.0),
+    Solver(klu=False, nodes=100.0),
+    Solver(klu=False, nodes=10.0, steps=1000, tolerances=_LOOSE),
+    Solver(klu=False, nodes=100.0, steps=1000, tolerances=_LOOSE, method="trap"),
 )
 
 
@@ -85,8 +109,9 @@ def learn_in_circuit(
     seed, trial : of noise, and of edges that take part at random; see ``disturbance``.
     progress : called with the part that each transient has added.
 
-    A transient that ngspice gives up ("timestep too small") is taken apart until the slot is
-    found, which is tried with other settings of the solver; the result lists each.
+    A transient that ngspice gives up ("timestep too small") is run again to the slot in
+    which that happened; that slot is tried with other settings of the solver, and the result
+    lists each. Where none helps, ``progress`` has had all slots before it.
 
     Raises InputError for arguments that do not fit, ConvergenceError where a slot has no
     solution with any settings, and what ``NgspiceEngine.run`` raises.
@@ -95,8 +120,9 @@ def learn_in_circuit(
     schedule.check(task)
     disturbed = is_disturbed(chip, rule)
     if slots_at_once is None:
-        long = disturbed or len(schedule.order) > _SLOTS_DRAWN
-        slots_at_once = _SLOTS_DRAWN if long else _SLOTS_AT_ONCE
+        drawn_each = disturbed or len(schedule.order) > _MOST_DRAWN
+        most = _MOST_DRAWN if drawn_each else _MOST_AT_ONCE
+        slots_at_once = max(1, min(most, _EDGES_AT_ONCE // len(chip.network.edges)))
     if slots < 1 or slots_at_once < 1 or first_slot < 0:
         raise InputError(
             f"slots = {slots!r}, {slots_at_once!r} at once, from slot {first_slot!r}",
@@ -113,11 +139,11 @@ def learn_in_circuit(
             seed=seed, trial=trial,
         )  # fmt: skip
         twins = _Twins(engine, chip, task, rule, schedule, drawn)
-        part = _run(twins, now, count, first, solver)
-        parts.append(part)
-        now, done = part.values[-1], done + count
-        if progress is not None:
-            progress(part)
+        for part in _parts(twins, now, count, first, solver):
+            parts.append(part)
+            now, done = part.values[-1], done + len(part.examples)
+            if progress is not None:
+                progress(part)
     return joined(parts)
 
 
@@ -133,25 +159,48 @@ class _Twins:
     disturbance: Disturbance | None
 
 
-def _run(twins: _Twins, values: Array, slots: int, first_slot: int, solver: Solver) -> Trajectory:
-    try:
-        return _simulate(twins, values, slots, first_slot, solver)
-    except (ConvergenceError, SingularMatrixError) as error:
-        if slots > 1:
-            half = slots // 2
-            first = _run(twins, values, half, first_slot, solver)
-            second = _run(twins, first.values[-1], slots - half, first_slot + half, solver)
-            return joined([first, second])
-        for number, retry in enumerate(_RETRIES, 1):
-            try:
-                part = _simulate(twins, values, 1, first_slot, retry)
-            except (ConvergenceError, SingularMatrixError):
+def _parts(
+    twins: _Twins, values: Array, slots: int, first_slot: int, solver: Solver
+) -> Iterator[Trajectory]:
+    """Simulate so many slots: one part, or as many as ngspice can be made to do."""
+    done, count = 0, slots
+    while done < slots:
+        try:
+            part = _simulate(twins, values, count, first_slot + done, solver)
+        except (ConvergenceError, SingularMatrixError, SimulationTimeout) as error:
+            whole = _whole_slots(error, twins.schedule.slot, count)
+            if whole:
+                count = whole
                 continue
-            return replace(part, aborts=(Abort(first_slot, error.what, number),))
-        raise ConvergenceError(
-            f"slot {first_slot} of the schedule: {error.what}", where="learn_in_circuit",
-            remedy="smooth the rule's sign, or give the transient smaller steps",
-        ) from error  # fmt: skip
+            if isinstance(error, SimulationTimeout):
+                raise
+            part = _retried(twins, values, first_slot + done, error)
+        yield part
+        values, done = part.values[-1], done + len(part.examples)
+        count = slots - done
+
+
+def _whole_slots(error: EngineError, slot: float, count: int) -> int:
+    """How many of the slots of an aborted transient had come to their end."""
+    at = _ABORTED_AT.search(error.what)
+    if at is None:
+        return count // 2
+    return min(int(float(at[1]) / slot), count - 1)
+
+
+def _retried(twins: _Twins, values: Array, slot: int, error: EngineError) -> Trajectory:
+    """One slot, with other settings than those that an error is of."""
+    for number, retry in enumerate(_RETRIES, 1):
+        try:
+            part = _simulate(twins, values, 1, slot, retry)
+        except (ConvergenceError, SingularMatrixError, SimulationTimeout):
+            continue
+        return replace(part, aborts=(Abort(slot, error.what, number, str(retry)),))
+    raise ConvergenceError(
+        f"slot {slot} of the schedule: {error.what}", where="learn_in_circuit",
+        remedy="smooth the rule's sign, keep gates above the threshold (gate_low), or give "
+        "nodes more capacitance",
+    ) from error  # fmt: skip
 
 
 def _simulate(
@@ -159,10 +208,12 @@ def _simulate(
 ) -> Trajectory:
     start = perf_counter()
     chip, schedule, network = twins.chip, twins.schedule, twins.chip.network
+    nodes = chip.hardware.node_capacitance * solver.nodes
+    simulated = replace(chip, hardware=replace(chip.hardware, node_capacitance=nodes))
     text = learning_netlist(
-        chip, values, twins.task, schedule, twins.rule, slots=slots, first_slot=first_slot,
+        simulated, values, twins.task, schedule, twins.rule, slots=slots, first_slot=first_slot,
         method=solver.method, max_step=schedule.slot / solver.steps, tolerances=solver.tolerances,
-        disturbance=twins.disturbance,
+        klu=solver.klu, disturbance=twins.disturbance,
     )  # fmt: skip
     gates = [f"v(g_{k})" for k in network.learning]
     outputs = [f"v(a_{name})" for name in network.outputs]
