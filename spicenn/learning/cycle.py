@@ -166,7 +166,8 @@ def period_derivative(
 ) -> Array:
     """Return (value, value) what a period makes of a small change of its start.
 
-    The linear law is taken anew in the middle of every slot.
+    The linear law is taken anew in the middle of every slot. A capacitor at its range's end
+    after a slot counts as held there all through it.
 
     Parameters
     ----------

@@ -109,9 +109,16 @@ def test_the_step_finds_what_learning_on_ends_in(engine: NgspiceEngine) -> None:
     assert fast.span == pytest.approx(0.565, rel=0.02)
 
 
-@pytest.mark.parametrize("high", [5.0, 3.2], ids=["free", "limited"])
-def test_a_periods_derivative_is_that_of_the_circuit(engine: NgspiceEngine, high: float) -> None:
-    """Against differences of periods; a capacitor at its limit forgets where it came from."""
+@pytest.mark.parametrize(
+    ("high", "reach"), [(5.0, 0.02), (3.0, 0.05)], ids=["free", "limited"]
+)  # fmt: skip
+def test_a_periods_derivative_is_that_of_the_circuit(
+    engine: NgspiceEngine, high: float, reach: float
+) -> None:
+    """Against differences of periods; a capacitor at its limit forgets where it came from.
+
+    One that gets there within a slot is taken as if it had been there from the slot's begin.
+    """
     example = two_tasks(hardware=Hardware(gate_high=high))
     rule, schedule = CoupledLearning(), cyclic(example.task, 0.02)
     begin = np.array([2.95, 2.98])
@@ -124,7 +131,7 @@ def test_a_periods_derivative_is_that_of_the_circuit(engine: NgspiceEngine, high
     found = period_derivative(example.chip, example.task, rule, schedule, run(begin))
     for k, step in enumerate(1e-3 * np.eye(2)):
         seen = (run(begin + step)[-1] - run(begin - step)[-1]) / 2e-3
-        assert seen == pytest.approx(found[:, k], abs=0.02)
+        assert seen == pytest.approx(found[:, k], abs=reach)
 
 
 def test_without_bias_there_is_no_cycle_but_that_of_the_edges(engine: NgspiceEngine) -> None:
