@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from spicenn.errors import InputError, SpicennError
 from spicenn.learning import examples
+from spicenn.learning.controller import Converters
 from spicenn.learning.elements import Diode, Element, Resistor, Transistor
 from spicenn.learning.hardware import Hardware
 from spicenn.learning.network import Edge, Network, grid, layered
@@ -32,9 +33,11 @@ from spicenn.learning.plan import SLOTS_AT_ONCE, TIMEOUT, FastPlan, Plan, Settin
 from spicenn.learning.rules import (
     CoupledLearning,
     Desynchronous,
+    Differential,
     EquilibriumPropagation,
     Overclamping,
     Rule,
+    paired_with,
 )
 from spicenn.learning.tables import Table, quantity
 from spicenn.learning.task import Task, cyclic
@@ -130,12 +133,14 @@ def _plan(root: Table, text: str, folder: Path | None) -> Plan:
     if "output_offset" in listed:
         offset = _filled("hardware.output_offset", listed["output_offset"], outputs)
     task.check(network)
+    if rule.clamp().paired:
+        paired_with(outputs)
     order = parts["task"].choice("order", ("cyclic", "shuffled"), "cyclic")
     period = parts["task"].number("period")
     edge = parts["task"].number("edge", None)
     parts["task"].close()
     slot = cyclic(task, period, edge=edge).slot
-    run, start = _settings(parts["run"], network, task, slot)
+    run, start = _settings(parts["run"], network, task, order, slot)
     plan = Plan(
         network=network, hardware=hardware, bias=bias, output_offset=offset, task=task,
         order=order, period=period, edge=edge, rule=rule, start=start, run=run, text=text,
@@ -264,8 +269,18 @@ def _filled(key: str, value: Any, size: int) -> Array:
 def _rule(table: Table) -> Rule:
     kind = _RULES[table.choice("name", tuple(_RULES))]
     share = table.number("share", 1.0)
+    differential = table.flag("differential", False)
     rule = table.record(kind)
     table.close()
+    if differential:
+        if rule.nudges is not None:
+            raise InputError(
+                "rule.differential is of outputs that are clamped",
+                remedy="take another rule, or leave it out",
+            )
+        rule = Differential(rule)
+    if not 0 < share <= 1:
+        raise InputError(f"rule.share = {share!r} is not in (0, 1]")
     return rule if share == 1.0 else Desynchronous(rule, share)
 
 
@@ -336,28 +351,50 @@ def _file(name: str, key: str, folder: Path | None) -> NDArray[Any]:
 # [run]
 
 
-def _settings(table: Table, network: Network, task: Task, slot: float) -> tuple[Settings, Start]:
+def _settings(
+    table: Table, network: Network, task: Task, order: str, slot: float
+) -> tuple[Settings, Start]:
     by = table.choice("by", ENGINES, "circuit")
     seed = table.whole("seed", None, least=0)
     slots = _slots(table, task, slot)
     chips = _chips(table)
-    options: dict[str, Any] = {}
+    engine, options = None, _options(table, by, order)
     if by == "controller":
-        options["engine"] = table.choice("engine", ("newton", "ngspice"), "newton")
-    if by in ("controller", "events"):
-        options["updates"] = table.whole("updates", 1)
-    if by == "circuit":
-        options["solver"] = _solver(table.table("solver"))
+        engine = table.choice("engine", ("newton", "ngspice"), None)
+    at_once = table.whole("slots_at_once", SLOTS_AT_ONCE)
+    if options.get("batch"):  # whole rounds
+        slots, at_once = (-(-count // len(task)) * len(task) for count in (slots, at_once))
     run = Settings(
-        by=by, slots=slots, chips=chips, seed=seed,
-        slots_at_once=table.whole("slots_at_once", SLOTS_AT_ONCE),
-        timeout=table.number("timeout", TIMEOUT), **options,
+        by=by, slots=slots, chips=chips, seed=seed, slots_at_once=at_once,
+        timeout=table.number("timeout", TIMEOUT), engine=engine, options=options,
     )  # fmt: skip
     if not run.timeout > 0:
         raise InputError(f"run.timeout = {run.timeout!r} is not positive")
     start = _start(table, network)
     table.close()
     return run, start
+
+
+def _options(table: Table, by: str, order: str) -> dict[str, Any]:
+    """Of the way to learn."""
+    found: dict[str, Any] = {}
+    if by == "circuit":
+        return {"solver": _solver(table.table("solver"))}
+    if by == "model":
+        return {"tolerance": table.number("tolerance")} if "tolerance" in table else {}
+    found["updates"] = table.whole("updates", 1)
+    part = table.table("converters")
+    found["converters"] = part.record(Converters, skip=("converter",))
+    part.close()
+    if by == "events":
+        return found | {"settling": table.number("settling", None)}
+    batch = table.flag("batch", False)
+    if batch and (order != "cyclic" or found["updates"] != 1):
+        raise InputError(
+            "run.batch is one update of all examples",
+            remedy="with order = 'cyclic' and updates = 1",
+        )
+    return found | {"batch": batch}
 
 
 def _slots(table: Table, task: Task, slot: float) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,10 @@ from spicenn.learning.hardware import (
     sample_chip,
     start_values,
 )
+from spicenn.learning.learn import Way
 from spicenn.learning.network import Network
 from spicenn.learning.rules import Rule, describe
 from spicenn.learning.task import Schedule, Task, cyclic, shuffled
-from spicenn.learning.transient import Solver
 
 if TYPE_CHECKING:
     from spicenn.learning.resistive import IdealDiode
@@ -51,20 +52,18 @@ class Settings:
     seed : of all that is random; None where nothing is.
     slots_at_once : from one checkpoint to the next.
     timeout : for ngspice, of so many slots [s].
-    updates : of a controller, per slot.
-    engine : of a controller, ``newton`` or ``ngspice``.
-    solver : of a circuit's transients.
+    engine : of a controller, ``newton`` or ``ngspice``; None is the way's own.
+    options : of ``learning.learn``, by name.
     """
 
-    by: str
+    by: Way
     slots: int
     chips: tuple[int, ...] | None = None
     seed: int | None = None
     slots_at_once: int = SLOTS_AT_ONCE
     timeout: float = TIMEOUT
-    updates: int = 1
-    engine: str = "newton"
-    solver: Solver = field(default_factory=Solver)
+    engine: Literal["newton", "ngspice"] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -143,7 +142,8 @@ class Plan:
             "start": repr(self.start),
             "by": run.by, "seed": repr(run.seed), "slots_at_once": repr(run.slots_at_once),
             "chips": "as drawn" if run.chips is None else "sampled",
-            "updates": repr(run.updates), "engine": run.engine, "solver": repr(run.solver),
+            "engine": repr(run.engine),
+            **{name: repr(value) for name, value in run.options.items()},
         }  # fmt: skip
 
 

@@ -26,12 +26,11 @@ from spicenn import __version__
 from spicenn.engines.ngspice.client import NgspiceEngine
 from spicenn.errors import EngineError, InputError, SpicennError, Status, StoreError
 from spicenn.learning.cycle import finer
-from spicenn.learning.model import learn_in_model
+from spicenn.learning.learn import learn
 from spicenn.learning.plan import FastPlan, Plan
 from spicenn.learning.record import Outcome, save_record, to_dataset
 from spicenn.learning.task import Schedule
 from spicenn.learning.trajectory import Trajectory, joined
-from spicenn.learning.transient import learn_in_circuit
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -170,19 +169,13 @@ def learner_of(
     chip, task, rule, run = plan.chip(index), plan.task, plan.rule, plan.run
     schedule = plan.schedule if schedule is None else schedule
 
-    def learn(values: Array, slots: int, first_slot: int) -> Trajectory:
-        if run.by == "circuit":
-            assert engine is not None
-            return learn_in_circuit(
-                engine, chip, task, rule, schedule, values, slots=slots, first_slot=first_slot,
-                solver=run.solver, slots_at_once=slots, seed=run.seed,
-            )  # fmt: skip
-        return learn_in_model(
-            chip, task, rule, schedule, values, slots=slots, first_slot=first_slot,
-            slots_at_once=slots,
+    def take(values: Array, slots: int, first_slot: int) -> Trajectory:
+        return learn(
+            chip, task, rule, schedule, values, slots=slots, by=run.by, engine=engine,
+            first_slot=first_slot, seed=run.seed, **{**run.options, "slots_at_once": slots},
         )  # fmt: skip
 
-    return learn
+    return take
 
 
 def last_period(plan: Plan, index: int, run: Trajectory, *, points: int = 32) -> Array:
@@ -197,14 +190,13 @@ def last_period(plan: Plan, index: int, run: Trajectory, *, points: int = 32) ->
         engine = None
         if needs_ngspice(plan):
             engine = stack.enter_context(NgspiceEngine(timeout=plan.run.timeout))
-        learn = learner_of(plan, index, engine, fine)
-        return learn(run.values[-size - 1], points * size, first).values
+        take = learner_of(plan, index, engine, fine)
+        return take(run.values[-size - 1], points * size, first).values
 
 
 def needs_ngspice(plan: Plan) -> bool:
-    """Whether a plan is run in ngspice."""
-    run = plan.run
-    return run.by in ("circuit", "events") or (run.by == "controller" and run.engine == "ngspice")
+    """Whether threads are given an ngspice; a co-simulation has its own."""
+    return plan.run.by == "circuit" or plan.run.engine == "ngspice"
 
 
 @dataclass
@@ -358,10 +350,10 @@ class _Bench:
         """Have one chip learn to the end, or to an error of its own."""
         run = self.plan.run
         try:
-            learn = learner_of(self.plan, chip.index, engine)
+            take = learner_of(self.plan, chip.index, engine)
             now = chip.parts[-1].values[-1] if chip.parts else self.plan.begin(chip.index)
             while chip.done < run.slots and not self.stop.is_set():
-                part = learn(now, min(run.slots_at_once, run.slots - chip.done), chip.done)
+                part = take(now, min(run.slots_at_once, run.slots - chip.done), chip.done)
                 chip.add(part)
                 now = part.values[-1]
                 self.error = float(part.squared_error(self.plan.task)[-1])

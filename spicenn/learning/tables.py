@@ -49,9 +49,8 @@ class Table:
             return self._values[key]
         if default is not _REQUIRED:
             return default
-        meant = get_close_matches(key, [k for k in self._values if k not in self._known], 1)
-        remedy = f"is {meant[0]!r} meant to be it?" if meant else None
-        raise InputError(f"{self.at(key)} is missing", remedy=remedy)
+        unknown = [name for name in self._values if name not in self._known]
+        raise InputError(f"{self.at(key)} is missing{_like(key, unknown)}")
 
     def number(self, key: str, default: Any = _REQUIRED) -> Any:
         """A quantity; engineering suffixes are read."""
@@ -103,11 +102,9 @@ class Table:
         """One of several words."""
         value = self.text(key, default)
         if value is not default and value not in choices:
-            meant = get_close_matches(value, choices, 1)
-            hint = f"did you mean {meant[0]!r}? " if meant else ""
             raise InputError(
-                f"{self.at(key)} = {value[:60]!r} is not known",
-                remedy=f"{hint}there are {', '.join(choices)}",
+                f"{self.at(key)} = {value[:60]!r} is not known{_like(value, choices)}",
+                remedy=f"there are {', '.join(choices)}",
             )
         return value
 
@@ -127,7 +124,7 @@ class Table:
         Raises InputError where the record does, naming the key.
         """
         hints = get_type_hints(kind)
-        readers = {bool: self.flag, int: self.whole, str: self.text}
+        readers = {bool: self.flag, int: self.whole, int | None: self.whole, str: self.text}
         given = {}
         for field in fields(kind):  # type: ignore[arg-type]
             if field.name in skip:
@@ -148,11 +145,9 @@ class Table:
         """Raise InputError where a key was never asked for."""
         for key in self._values:
             if key not in self._known:
-                meant = get_close_matches(str(key), self._known, 1)
-                hint = f"did you mean {meant[0]!r}? " if meant else ""
                 raise InputError(
-                    f"unknown key {self.at(str(key)[:60])!r}",
-                    remedy=f"{hint}known: {', '.join(self._known)}",
+                    f"unknown key {self.at(key[:60])!r}{_like(key, self._known)}",
+                    remedy=f"known: {', '.join(self._known)}",
                 )
 
     def _ask(self, key: str) -> None:
@@ -184,3 +179,9 @@ def integer(value: Any, key: str, least: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**31:
         raise InputError(f"{key} = {str(value)[:60]!r} is not an integer of at least {least}")
     return value
+
+
+def _like(name: str, known: Sequence[str]) -> str:
+    """What an error adds to a name that is like a known one."""
+    close = get_close_matches(name[:60], known, 1)
+    return f"; is {close[0]!r} meant?" if close else ""

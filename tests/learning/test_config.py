@@ -161,8 +161,8 @@ solver = {method = "trap", steps = 20, reltol = 1e-6}
     assert isinstance(plan.network.edges[-1].element, Diode)
     assert plan.rule == Desynchronous(Overclamping(low=0, high=0.45, time=False), 0.5)
     assert plan.run.slots == 11
-    assert (plan.run.solver.method, plan.run.solver.steps) == ("trap", 20)
-    assert plan.run.solver.tolerances.reltol == 1e-6
+    solver = plan.run.options["solver"]
+    assert (solver.method, solver.steps, solver.tolerances.reltol) == ("trap", 20, 1e-6)
     begin = plan.begin(0)
     assert ((begin >= 1e-3) & (begin <= 2e-3)).all()
     no_start = text.replace('start = {low = "1m", high = "2m"}', "")
@@ -212,12 +212,12 @@ def test_a_fast_plan_has_its_data_and_options(tmp_path: Path) -> None:
 # What is replaced, by what, and words of the answer; a line's number where it can be told.
 WRONG = [
     ('kind = "graph"', 'kind = "grap"', "line 3, column 1: network.kind"),
-    ('kind = "graph"', 'kind = "grap"', "did you mean 'graph'"),
+    ('kind = "graph"', 'kind = "grap"', "is 'graph' meant?"),
     ('kind = "graph"', "", "network.kind is missing"),
-    ('kind = "graph"', 'kidn = "graph"', "is 'kidn' meant"),
+    ('kind = "graph"', 'kidn = "graph"', "is missing; is 'kidn' meant?"),
     ('kind = "graph"', "kind = 3", "is not text"),
     ("bias_std", "bias_sdt", "line 18, column 1: unknown key 'hardware.bias_sdt'"),
-    ("bias_std", "bias_sdt", "did you mean 'bias_std'"),
+    ("bias_std", "bias_sdt", "is 'bias_std' meant?"),
     ('bias_std = "0.1m"', 'bias_std = "-0.1m"', "hardware.bias_std = -0.0001 is out of range"),
     ('bias_std = "0.1m"', 'bias_std = "much"', "'much' is not a quantity"),
     ('bias_std = "0.1m"', "bias_std = nan", "is not a quantity"),
@@ -249,12 +249,26 @@ WRONG = [
     ('name = "coupled_learning"', 'name = "backprop"', "rule.name = 'backprop' is not known"),
     ('name = "coupled_learning"', 'name = "overclamping"', "rule.low is missing"),
     ('name = "coupled_learning"', 'name = "coupled_learning"\neta = 2', "rule.eta = 2.0"),
-    ('name = "coupled_learning"', 'name = "coupled_learning"\nshare = 0', "share = 0.0 is out"),
+    (
+        'name = "coupled_learning"',
+        'name = "coupled_learning"\nshare = 0',
+        "rule.share = 0.0 is not",
+    ),
+    ('name = "coupled_learning"', 'name = "coupled_learning"\ndifferential = true', "not pairs"),
+    (
+        'name = "coupled_learning"',
+        'name = "equilibrium_propagation"\nbeta = 1\ndifferential = true',
+        "rule.differential is of outputs that are clamped",
+    ),
     ('name = "coupled_learning"', 'name = "coupled_learning"\nbeta = 1', "unknown key 'rule.beta'"),
-    ('by = "model"', 'by = "moddel"', "did you mean 'model'"),
+    ('by = "model"', 'by = "moddel"', "is 'model' meant?"),
     ('by = "model"', 'by = "model"\nsolver = {steps = 9}', "unknown key 'run.solver'"),
     ('by = "model"', 'by = "circuit"\nsolver = {steps = 0}', "run.solver.steps"),
     ('by = "model"', 'by = "circuit"\nsolver = {reltol = 0}', "run.solver.reltol = 0.0"),
+    ('by = "model"', 'by = "model"\nengine = "newton"', "unknown key 'run.engine'"),
+    ('by = "model"', 'by = "controller"\nengine = "spice"', "there are newton, ngspice"),
+    ('by = "model"', 'by = "controller"\nbatch = true\nupdates = 2', "run.batch is one update"),
+    ('by = "model"', 'by = "controller"\nconverters = {reading_bits = 0}', "reading_bits"),
     ('by = "model"', 'by = "circuit"\ntimeout = 0', "run.timeout = 0.0 is not positive"),
     ("chips = [3, 5]", "chips = [3, 3]", "names one twice"),
     ("chips = [3, 5]", "chips = 0", "not an integer of at least 1"),
