@@ -173,8 +173,8 @@ def equilibrium(
     -------
     (…, node + 1) [V]: the network's nodes in their order, then ground.
 
-    Raises InputError for shapes that do not fit, ConvergenceError where Newton's method finds
-    no rest.
+    Raises InputError for shapes that do not fit or numbers that are not finite,
+    ConvergenceError where Newton's method finds no rest.
     """
     network = chip.network
     inputs = np.asarray(inputs, dtype=np.float64)
@@ -199,6 +199,10 @@ def equilibrium(
     def flat(array: Array) -> Array:
         return np.broadcast_to(array, (*batch, array.shape[-1])).reshape(-1, array.shape[-1])
 
+    for name, volts in (("values", own), ("inputs", inputs), ("outputs' voltages", outputs)):
+        # Newton's method takes no step from NaN, and would call that rest.
+        if volts is not None and not np.isfinite(volts).all():
+            raise InputError(f"{name} are not finite", where="equilibrium")
     edges = edges_of(chip, copy)
     own, driven = flat(own), flat(inputs)
     voltage = np.zeros((len(own), edges.nodes + 1)) if start is None else flat(start).copy()

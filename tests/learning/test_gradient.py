@@ -277,6 +277,8 @@ def test_a_gradient_is_gone_down() -> None:
         lambda c, v, x, y: by_equilibrium_propagation(c, v, x, y, 0.0),
         lambda c, v, x, y: by_coupled_learning(c, v, x, y, 1.5),
         lambda c, v, x, y: cosine(v, 0 * v),
+        lambda c, v, x, y: equilibrium(c, v, x * np.nan),
+        lambda c, v, x, y: equilibrium(c, v, x, nudge=(1e-6, y * np.inf)),
     ],
 )
 def test_what_does_not_fit_is_refused(call: Callable[..., object]) -> None:
@@ -287,7 +289,7 @@ def test_what_does_not_fit_is_refused(call: Callable[..., object]) -> None:
 
 @pytest.mark.ngspice
 def test_ngspice_finds_the_same_gradients() -> None:
-    """To 2e-6: its k/q is an older one, 3e-7 off, and so are the diodes' voltages."""
+    """To 2e-6: its k/q is CODATA's of 2014, 3e-7 off, and so are the diodes' voltages."""
     several, one = layers(0), layers(2, outputs=1)
     with NgspiceEngine() as engine:
         assert loss(*several, engine=engine) == pytest.approx(loss(*several), rel=2e-6)
