@@ -165,7 +165,8 @@ def by_equilibrium_propagation(
     Parameters
     ----------
     beta : the nudge [S].
-    centred : nudge the first network by -β and divide by 2 β: off by β², not by β.
+    centred : nudge the first network by -β and divide by 2 β: off by β², not by β. It is a
+        negative conductance: one larger than what holds an output leaves it no rest.
 
     Others and errors as of ``loss``. Returns (value,) [V^2/S], [V].
     """

@@ -42,7 +42,8 @@ INPUTS, HIDDEN, OUTPUTS, SAMPLES = 4, 6, 3, 4
 CONDUCTANCES, INPUT, LABEL = (2e-5, 2e-4), 3.0, 0.5  # S, V, V
 # Part of each conductance by which finite differences move it.
 STEP = 2e-5
-BETAS = 10.0 ** np.arange(-11, -3.4, 0.5)
+# Up to a quarter of what the weakest output is held by: -β is a negative conductance.
+BETAS = 10.0 ** np.arange(-11, -4.9, 0.5)
 ETAS = 10.0 ** np.arange(-5, 0.1, 0.5)
 RELTOLS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10)
 # Errors between which slopes are fitted: above the floor, below where the nudge is not small.
