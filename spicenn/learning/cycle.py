@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.linalg import expm
 
 from spicenn.errors import ConvergenceError, InputError
-from spicenn.learning.contrast import mean_square_error, value_range
+from spicenn.learning.contrast import mean_square_error, value_per_volt, value_range
 from spicenn.learning.hardware import LearningChip
 from spicenn.learning.linear import has_linear_law, linearise, span
 from spicenn.learning.rules import Rule
@@ -176,15 +176,18 @@ def period_derivative(
     Raises as ``linearise`` does.
     """
     low, high = value_range(chip)
+    margin = _AT_LIMIT * value_per_volt(chip)
     found = np.eye(values.shape[1])
     for slot, example in enumerate(schedule.order):
         middle = (values[slot] + values[slot + 1]) / 2
         one = Task(task.inputs[[example]], task.labels[[example]])
         law = linearise(chip, one, rule, middle)
-        step = expm(-(law.pull[0] + np.diag(law.leak)) * schedule.slot)
         # What its range holds does not remember where it came from.
         end = values[slot + 1]
-        step[(end < low + _AT_LIMIT) | (end > high - _AT_LIMIT)] = 0.0
+        free = np.flatnonzero((end > low + margin) & (end < high - margin))
+        matrix = law.pull[0] + np.diag(law.leak)
+        step = np.zeros_like(matrix)
+        step[np.ix_(free, free)] = expm(-matrix[np.ix_(free, free)] * schedule.slot)
         found = step @ found
     return np.asarray(found)
 
