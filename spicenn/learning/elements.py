@@ -136,5 +136,9 @@ def diode_current(saturation: Array, thermal: Array, voltage: Array) -> tuple[Ar
 def _finite(element: Transistor | Resistor | Diode) -> None:
     for field in fields(element):
         value = getattr(element, field.name)
-        if value is not None and not isinstance(value, bool) and not math.isfinite(value):
+        if value is None or isinstance(value, bool):
+            continue
+        if not math.isfinite(value):
             raise InputError(f"{field.name} = {value!r} is not finite")
+        # A NumPy number's repr is no number in a netlist.
+        object.__setattr__(element, field.name, float(value))

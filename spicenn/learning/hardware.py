@@ -83,6 +83,8 @@ class Hardware:
                 good = value > 0 if key in positive else value >= 0
             if not good:
                 raise InputError(f"{key} = {value!r} is out of range", where="hardware")
+            # A NumPy number's repr is no number in a netlist.
+            object.__setattr__(self, key, float(value))
         if not self.gate_low < self.gate_high:
             raise InputError(
                 f"gate_low = {self.gate_low!r} V is not below gate_high = {self.gate_high!r} V",

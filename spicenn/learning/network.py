@@ -80,6 +80,9 @@ class Network:
             raise InputError(f"temperature = {self.temperature!r} K is out of range")
         if not 0 < self.shunt < 1.0:
             raise InputError(f"shunt = {self.shunt!r} S is out of range")
+        for name in ("temperature", "shunt"):
+            # A NumPy number's repr is no number in a netlist; ngspice passes over such an option.
+            object.__setattr__(self, name, float(getattr(self, name)))
         self._check_joined()
 
     @cached_property
