@@ -120,3 +120,26 @@ def draw_disturbance(
     if rule.share < 1:
         active = draw(Purpose.DESYNCHRONOUS, values, uniform=True) < rule.share
     return Disturbance(first_slot=first_slot, update=update, output=output, active=active)
+
+
+def draw_with_before(
+    chip: LearningChip,
+    rule: Rule,
+    slot: float,
+    *,
+    slots: int,
+    first_slot: int = 0,
+    seed: int | None,
+    trial: int = 0,
+) -> Disturbance | None:
+    """Draw so many slots and the one before them, as a netlist of them needs; None for nothing.
+
+    Raises as ``draw_disturbance`` does.
+    """
+    if not is_disturbed(chip, rule):
+        return None
+    before = min(first_slot, 1)
+    return draw_disturbance(
+        chip, rule, slot, slots=slots + before, first_slot=first_slot - before, seed=seed,
+        trial=trial,
+    )  # fmt: skip

@@ -25,7 +25,7 @@ from spicenn.errors import (
     SingularMatrixError,
 )
 from spicenn.learning.contrast import value_per_volt
-from spicenn.learning.disturbance import Disturbance, draw_disturbance, is_disturbed
+from spicenn.learning.disturbance import Disturbance, draw_with_before, is_disturbed
 from spicenn.learning.hardware import LearningChip
 from spicenn.learning.netlist import LEARNING_TOLERANCES, learning_netlist
 from spicenn.learning.rules import Rule
@@ -66,6 +66,28 @@ class Solver:
         if self.nodes != 1:
             words.append(f"{self.nodes:g} times the nodes' capacitance")
         return ", ".join(words)
+
+
+def netlist_for(
+    solver: Solver,
+    chip: LearningChip,
+    values: Array,
+    task: Task,
+    schedule: Schedule,
+    rule: Rule,
+    *,
+    slots: int,
+    first_slot: int,
+    disturbance: Disturbance | None,
+) -> str:
+    """Return the ``learning_netlist`` of a solver's settings."""
+    nodes = chip.hardware.node_capacitance * solver.nodes
+    return learning_netlist(
+        replace(chip, hardware=replace(chip.hardware, node_capacitance=nodes)),
+        values, task, schedule, rule, slots=slots, first_slot=first_slot, method=solver.method,
+        max_step=schedule.slot / solver.steps, tolerances=solver.tolerances, klu=solver.klu,
+        disturbance=disturbance,
+    )  # fmt: skip
 
 
 # What a slot that ngspice gives up is tried with next, one after the other. The first ones
@@ -118,9 +140,8 @@ def learn_in_circuit(
     """
     task.check(chip.network)
     schedule.check(task)
-    disturbed = is_disturbed(chip, rule)
     if slots_at_once is None:
-        drawn_each = disturbed or len(schedule.order) > _MOST_DRAWN
+        drawn_each = is_disturbed(chip, rule) or len(schedule.order) > _MOST_DRAWN
         most = _MOST_DRAWN if drawn_each else _MOST_AT_ONCE
         slots_at_once = max(1, min(most, _EDGES_AT_ONCE // len(chip.network.edges)))
     if slots < 1 or slots_at_once < 1 or first_slot < 0:
@@ -133,11 +154,9 @@ def learn_in_circuit(
     now, done = np.asarray(values, dtype=np.float64), 0
     while done < slots:
         count, first = min(slots_at_once, slots - done), first_slot + done
-        before = min(first, 1)
-        drawn = None if not disturbed else draw_disturbance(
-            chip, rule, schedule.slot, slots=count + before, first_slot=first - before,
-            seed=seed, trial=trial,
-        )  # fmt: skip
+        drawn = draw_with_before(
+            chip, rule, schedule.slot, slots=count, first_slot=first, seed=seed, trial=trial
+        )
         twins = _Twins(engine, chip, task, rule, schedule, drawn)
         for part in _parts(twins, now, count, first, solver):
             parts.append(part)
@@ -208,12 +227,9 @@ def _simulate(
 ) -> Trajectory:
     start = perf_counter()
     chip, schedule, network = twins.chip, twins.schedule, twins.chip.network
-    nodes = chip.hardware.node_capacitance * solver.nodes
-    simulated = replace(chip, hardware=replace(chip.hardware, node_capacitance=nodes))
-    text = learning_netlist(
-        simulated, values, twins.task, schedule, twins.rule, slots=slots, first_slot=first_slot,
-        method=solver.method, max_step=schedule.slot / solver.steps, tolerances=solver.tolerances,
-        klu=solver.klu, disturbance=twins.disturbance,
+    text = netlist_for(
+        solver, chip, values, twins.task, schedule, twins.rule, slots=slots,
+        first_slot=first_slot, disturbance=twins.disturbance,
     )  # fmt: skip
     gates = [f"v(g_{k})" for k in network.learning]
     outputs = [f"v(a_{name})" for name in network.outputs]
