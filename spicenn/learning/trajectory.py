@@ -97,7 +97,8 @@ class Trajectory:
     def load(cls, path: str | Path) -> Trajectory:
         """Read what ``save`` wrote. Raises InputError for anything else."""
         try:
-            with np.load(Path(path), allow_pickle=False) as found:
+            # Opened here: of a file that is no archive NumPy leaves its own open.
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as found:
                 kept = {name: found[name] for name in found.files}
             return _from_arrays(kept)
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
