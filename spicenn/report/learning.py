@@ -32,6 +32,10 @@ COLOURS = (PLUS, MINUS, "#3f8f6b", "#8a5aa8", "#b08a1e", INK)
 # More points along a line only make the file larger.
 _POINTS = 1500
 _ARROWS = 2
+# Logarithmic axes of less than this ratio have more labels than powers of ten.
+_CLOSE = 50
+# Of a panel's height, for each entry of its legend.
+_ENTRY = 0.085
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -255,12 +259,17 @@ def scaling_panel(
             markerfacecolor="none" if lab else colour, label=text, zorder=3,
         )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel=names[0], ylabel=names[1])
+    handles = [text for text in axes.get_legend_handles_labels()[1] if text]
+    if handles:
+        # Above the data, whatever they look like.
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high * (high / low) ** (_ENTRY * len(handles)))
+        first = np.asarray(data[0].y)
+        axes.legend(loc="upper left" if first[-1] >= first[0] else "upper right")
     _plain(axes)
     if title:
         axes.set_title(title)
     grid(axes, "both")
-    if theory == "" or any(each.label or each.law() is not None for each in data):
-        axes.legend()
 
 
 def plane_figure(
@@ -396,12 +405,17 @@ def _positive(values: Array) -> Array:
 
 def _plain(axes: Axes) -> None:
     """Label logarithmic axes with plain numbers: the style's text knows no mathematics."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     for axis, scale in ((axes.xaxis, axes.get_xscale()), (axes.yaxis, axes.get_yscale())):
         if scale == "log":
             low, high = axis.get_view_interval()
             axis.set_major_formatter("{x:g}")
-            # Within a decade there may be no other label.
-            axis.set_minor_formatter("{x:g}" if high < 10 * low else "")
+            axis.set_minor_formatter("")
+            # Within a decade or so there may be no power of ten.
+            if high < _CLOSE * low:
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_minor_locator(NullLocator())
 
 
 def _paler(colour: str) -> str:
