@@ -24,6 +24,7 @@ from spicenn.learning.gradient import (
 )
 from spicenn.learning.hardware import Hardware, LearningChip, ideal_chip, sample_chip
 from spicenn.learning.network import Edge, Network, grid, layered
+from spicenn.learning.operating import operating_points
 
 Array = NDArray[np.float64]
 Case = tuple[LearningChip, Array, Array, Array]
@@ -279,6 +280,10 @@ def test_a_gradient_is_gone_down() -> None:
         lambda c, v, x, y: cosine(v, 0 * v),
         lambda c, v, x, y: equilibrium(c, v, x * np.nan),
         lambda c, v, x, y: equilibrium(c, v, x, nudge=(1e-6, y * np.inf)),
+        # A sweep over fewer voltages than samples would go on with the last.
+        lambda c, v, x, y: operating_points(NgspiceEngine(), c, v, x, clamped=y[1:]),
+        lambda c, v, x, y: operating_points(NgspiceEngine(), c, v, np.hstack([x, x])),
+        lambda c, v, x, y: operating_points(NgspiceEngine(), c, v, x * np.nan),
     ],
 )
 def test_what_does_not_fit_is_refused(call: Callable[..., object]) -> None:
