@@ -25,7 +25,8 @@ _DIODE_LARGEST = 10.0  # A
 class Transistor:
     """n-MOSFET, its gate on a capacitor: a conductance S (G - V_T - mean voltage of its ends).
 
-    LEVEL=1 without channel length modulation and body effect. Source: Dillavou et al.,
+    LEVEL=1 without channel length modulation and body effect; its bulk is at ground, so that
+    in ngspice a node below some -0.5 V conducts to there. Source: Dillavou et al.,
     PNAS 121, e2319718121, 2024.
 
     Parameters
@@ -119,7 +120,9 @@ def transistor_current(
     """
     drive = gate - threshold
     from_a, from_b = np.maximum(drive - a, 0.0), np.maximum(drive - b, 0.0)
-    current = 0.5 * transconductance * (from_b * from_b - from_a * from_a)
+    # The difference of the squares as a product: of two large ones it would lose a small current.
+    across = np.minimum(a, drive) - np.minimum(b, drive)
+    current = 0.5 * transconductance * across * (from_a + from_b)
     return current, transconductance * from_a, -transconductance * from_b
 
 

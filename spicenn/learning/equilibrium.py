@@ -23,6 +23,8 @@ Array = NDArray[np.float64]
 # Left-over current at a node, over the largest current through it: round-off of a sum of
 # edges' currents is some 1e-15.
 _RESIDUAL = 1e-13
+# What may be left where no step makes it less.
+_ROUNDING = 1e-9
 _ITERATIONS = 200
 _HALVINGS = 30
 # States solved at once: their Jacobians take this many numbers.
@@ -272,10 +274,12 @@ def _newton(
             length[waiting] /= 2
         stuck = active[waiting]
         # No shorter step helps: as little is left over as numbers can tell.
-        if stuck.size and (loss[stuck] > 1e-9 * scale[stuck]).any():
+        if stuck.size and (loss[stuck] > _ROUNDING * scale[stuck]).any():
             break
         if stuck.size == active.size:
             return v
+    if (loss <= _ROUNDING * scale).all():
+        return v
     worst = float(np.max(loss / scale))
     raise ConvergenceError(
         f"Newton's method leaves {worst:.1e} of the currents over", where="equilibrium",
