@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,6 @@ from spicenn.learning.operating import operating_points
 from tests.learning.graphs import random_chip
 
 pytestmark = pytest.mark.ngspice
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[NgspiceEngine]:
-    running = NgspiceEngine()
-    yield running
-    running.close()
 
 
 @pytest.mark.parametrize("seed", range(8))
