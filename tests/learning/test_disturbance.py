@@ -61,11 +61,8 @@ def test_chips_trials_and_seeds_differ_and_one_mechanism_changes_no_other() -> N
     base = draws(4)
     chip = sample_chip(NETWORK, NOISY, chip=3, seed=1)
     for other in (draws(4, chip=chip), draws(4, trial=1), draws(4, seed=5)):
-        for a, b in ((base.update, other.update), (base.output, other.output)):
-            assert a is not None
-            assert b is not None
-            assert not np.any(a == b)
-        assert not np.array_equal(base.active, other.active)
+        for a, b in zip(base.at(2), other.at(2), strict=True):
+            assert not np.array_equal(a, b)
     quiet = draws(4, chip=ideal_chip(NETWORK, replace(NOISY, update_noise=0.0)))
     assert quiet.update is None
     np.testing.assert_array_equal(quiet.output, base.output)
