@@ -27,6 +27,8 @@ _TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-12}
 _SWEEPS = 2000
 # Networks of fewer conductances are solved by one thread: several would wait for each other.
 _MANY = 1_000_000
+# Below minus this the logarithm of omega(z) is z, to the last bit.
+_FAINT = 60.0
 # Steps of Halley's method from the worst of its starting points to the last bit.
 _STEPS = {torch.float32: 2, torch.float64: 3}
 
@@ -37,13 +39,15 @@ class Circuit:
 
     weights : (to, from) [S]. totals : (node,) of every layer after the inputs, all that joins
     a node to others [S]. signs : (node,) of the hidden layers, 1 where a node stays at 0 V or
-    above and -1 where below. saturation, thermal : I_s [A] and n kT/q [V] of an exponential
-    diode, 0 of an ideal one, None of a linear network.
+    above and -1 where below. bounds : (node,) of the hidden layers, where ideal diodes let
+    voltages be [V]. diode : I_s [A] and n kT/q [V] of an exponential diode, (0, 0) of an ideal
+    one, None of a linear network.
     """
 
     weights: tuple[Tensor, ...]
     totals: tuple[Tensor, ...]
     signs: tuple[Tensor, ...]
+    bounds: tuple[tuple[Tensor, Tensor], ...]
     diode: tuple[float, float] | None
 
 
@@ -96,7 +100,15 @@ def rewired(
         1.0 - 2.0 * (torch.arange(len(weight), device=weight.device) % 2).to(weight.dtype)
         for weight in weights[:-1]
     )
-    return Circuit(weights, tuple(totals), signs, diode)
+    inf = math.inf
+    bounds = tuple(
+        (
+            torch.where(sign > 0, 0.0, -inf).to(sign.dtype),
+            torch.where(sign > 0, inf, 0.0).to(sign.dtype),
+        )
+        for sign in signs
+    )
+    return Circuit(weights, tuple(totals), signs, bounds, diode)
 
 
 @torch.no_grad()
@@ -149,7 +161,7 @@ def settle(
         moved = []
         for k in order:
             new = _node(circuit, k, _arriving(circuit, k, layers, found, pull), totals[k])
-            moved.append((new - layers[k]).abs().amax())
+            moved.append(torch.dist(new, layers[k], math.inf))
             layers[k] = new
         change = float(torch.stack(moved).amax())
         if change <= limit * scale:
@@ -238,11 +250,10 @@ def log_wright_omega(z: Tensor) -> Tensor:
     """Return y with y + exp(y) = z: the logarithm of the Wright omega function of real z.
 
     The function itself underflows where its logarithm is z, and a diode's voltage needs the
-    latter. Halley's method from the asymptotes; source of those: Lawrence, Corless and
-    Jeffrey, ACM Trans. Math. Softw. 38, 20, 2012.
+    latter. Halley's method from log log (1 + exp z), which is right on both sides. The
+    function: Lawrence, Corless and Jeffrey, ACM Trans. Math. Softw. 38, 20, 2012.
     """
-    large = z.clamp(min=1.0)
-    y = torch.where(z > 1.0, torch.log(large - torch.log(large)), z - torch.log1p(torch.exp(z)))
+    y = torch.where(z < -_FAINT, z, torch.log(torch.nn.functional.softplus(z)))
     for _ in range(_STEPS[z.dtype]):
         w = torch.exp(y)
         f, slope = y + w - z, 1.0 + w
@@ -260,20 +271,26 @@ def _arriving(
     circuit: Circuit, k: int, layers: list[Tensor], driven: Tensor, pull: Tensor | None
 ) -> Tensor:
     """Current (sample, node) [A] that would reach a layer at 0 V from all around."""
-    current = driven if k == 0 else layers[k - 1] @ circuit.weights[k].T
+    weights = circuit.weights
     if k + 1 < len(layers):
-        return current + layers[k + 1] @ circuit.weights[k + 1]
-    return current if pull is None else current + pull
+        current = driven if k == 0 else layers[k - 1] @ weights[k].T
+        return torch.addmm(current, layers[k + 1], weights[k + 1])
+    if k == 0:
+        return driven if pull is None else driven + pull
+    if pull is None:
+        return layers[k - 1] @ weights[k].T
+    return torch.addmm(pull, layers[k - 1], weights[k].T)
 
 
 def _node(circuit: Circuit, k: int, current: Tensor, total: Tensor) -> Tensor:
     """Voltages at which a layer's nodes take the current that arrives."""
     if circuit.diode is None or k >= len(circuit.signs):
         return current / total
-    sign = circuit.signs[k]
     saturation, thermal = circuit.diode
     if thermal == 0.0:
-        return sign * (sign * current / total).clamp(min=0.0)
+        low, high = circuit.bounds[k]
+        return torch.clamp(current / total, low, high)
+    sign = circuit.signs[k]
     # With u the diode's forward voltage, total u + I_s (exp(u/V) - 1) = -sign current.
     alone = (saturation - sign * current) / total
     kappa = torch.log(saturation / (total * thermal))
