@@ -49,7 +49,8 @@ _BY_TIME = (0.5, 1.5, 0.0, 0.0)
 _WEIGHTS = (2.0, 0.0, 1.0, 1.0)
 _ORDER = 3
 
-# (state, point, value) voltages [V] at (state, point) times, of some runs -> their speeds.
+# (state, point, value) voltages [V] at (state, point) times, of some runs -> their speeds,
+# without the clamps of their range.
 Slope = Callable[[Array, Array, NDArray[np.int64]], Array]
 
 
@@ -162,7 +163,8 @@ class _Bench:
     chips, trials : of each; seed : of what is drawn.
     alike : chips whose transistors differ; group : (run,) which of them a run has.
     scale : (run, 1, 1) speed of a capacitor by its bracket [1/(V s)].
-    per_volt : (run, value).
+    per_volt : (run, value). leak : (run, 1, value) [1/s].
+    low, high, pull : (run, 1) range [V], and how fast the clamps bring back to it [1/s].
     """
 
     rule: Rule
@@ -173,6 +175,10 @@ class _Bench:
     group: NDArray[np.int64]
     scale: Array
     per_volt: Array
+    leak: Array
+    low: Array
+    high: Array
+    pull: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,6 +222,10 @@ def _bench(
         group=np.array(group),
         scale=np.array(scale)[:, None, None],
         per_volt=np.stack([value_per_volt(chip) for chip in chips]),
+        leak=np.stack([chip.leakage[None] / chip.hardware.capacitance for chip in chips]),
+        low=np.array([[h.gate_low] for h in hardware]),
+        high=np.array([[h.gate_high] for h in hardware]),
+        pull=np.array([[_LIMIT / h.capacitance] for h in hardware]),
     )
 
 
@@ -301,9 +311,11 @@ def _slot(
                 old[rows] = new[:, :1]
         return _speed(bench, volts, found, rows, bias, active)
 
-    volts, _ = _integrate(slope, state.volts, 0.0, schedule.edge, np.full(len(runs), np.inf),
+    volts, _ = _integrate(bench, slope, state.volts, 0.0, schedule.edge, np.full(len(runs), np.inf),
                           tolerance)  # fmt: skip
-    volts, step = _integrate(slope, volts, schedule.edge, schedule.slot, state.step, tolerance)
+    volts, step = _integrate(
+        bench, slope, volts, schedule.edge, schedule.slot, state.step, tolerance
+    )
     slope(volts[:, None], np.full((len(runs), 1), schedule.slot), runs)
     return _State(volts, kept, step)
 
@@ -349,23 +361,26 @@ def _speed(
     bench: _Bench, volts: Array, found: Phases, rows: NDArray[np.int64], bias: Array,
     active: Array,
 ) -> Array:  # fmt: skip
-    """(state, point, value) by which capacitors change [V/s], their range included."""
-    hardware = [bench.chips[run].hardware for run in rows]
-    low, high, capacitance = (
-        np.array(of)[:, None, None]
-        for of in zip(*((h.gate_low, h.gate_high, h.capacitance) for h in hardware), strict=True)
-    )
-    leakage = np.stack([bench.chips[run].leakage for run in rows])[:, None]
+    """(state, point, value) by which capacitors change within their range [V/s]."""
     bracket = contrast(bench.chips[0], found) + bias
     driven = bench.scale[rows] * found.duty[..., None] * active * bracket
-    beyond = np.maximum(volts - high, 0) - np.maximum(low - volts, 0)
-    return np.asarray(driven - (leakage * volts + _LIMIT * beyond) / capacitance)
+    return np.asarray(driven - bench.leak[rows] * volts)
+
+
+def _beyond(bench: _Bench, volts: Array, rows: NDArray[np.int64]) -> Array:
+    """(state, value) by which capacitors are above their range, or, below 0, under it [V]."""
+    over, under = volts - bench.high[rows], bench.low[rows] - volts
+    return np.asarray(np.maximum(over, 0) - np.maximum(under, 0))
 
 
 def _integrate(
-    slope: Slope, volts: Array, begin: float, end: float, step: Array, tolerance: float
-) -> tuple[Array, Array]:
+    bench: _Bench, slope: Slope, volts: Array, begin: float, end: float, step: Array,
+    tolerance: float,
+) -> tuple[Array, Array]:  # fmt: skip
     """Go from one time to another; returns voltages (run, value) and the steps to go on with.
+
+    A step on which a capacitor meets its clamp or leaves it is as short as the clamp is fast:
+    a longer one takes the clamp, which only pushes, for a spring.
 
     step : (run,) to begin with [s].
     """
@@ -376,11 +391,13 @@ def _integrate(
         left = end - time[rows]
         last = step[rows] >= left * (1 - 1e-9)
         size = np.where(last, left, step[rows])
-        moved, error = _step(slope, volts[rows], time[rows], size, rows)
-        good = error <= tolerance
+        moved, error = _step(bench, slope, volts[rows], time[rows], size, rows)
+        before, after = (np.sign(_beyond(bench, v, rows)) for v in (volts[rows], moved))
+        met = (before != after).any(axis=1) & (size * bench.pull[rows, 0] > 1)
+        good = (error <= tolerance) & ~met
         factor = np.clip(0.9 * (tolerance / np.maximum(error, 1e-300)) ** (1 / _ORDER), 0.2, 5.0)
         # A step that the end has cut short says nothing against a longer one.
-        wanted = size * factor
+        wanted = np.where(met, np.minimum(size * factor, 0.5 / bench.pull[rows, 0]), size * factor)
         step[rows] = np.where(good & last & np.isfinite(step[rows]),
                               np.maximum(step[rows], wanted), wanted)  # fmt: skip
         volts[rows[good]] = moved[good]
@@ -395,7 +412,7 @@ def _integrate(
 
 
 def _step(
-    slope: Slope, volts: Array, time: Array, size: Array, rows: NDArray[np.int64]
+    bench: _Bench, slope: Slope, volts: Array, time: Array, size: Array, rows: NDArray[np.int64]
 ) -> tuple[Array, Array]:
     """One step of each state: where it ends (state, value), and its error (state,) [V]."""
     count = volts.shape[1]
@@ -406,9 +423,11 @@ def _step(
     times = np.repeat(time[:, None], count + 2, axis=1)
     times[:, -1] += later
     around = slope(points, times, rows)
-    here = around[:, 0]
-    jacobian = (around[:, 1:-1] - here[:, None]).swapaxes(1, 2) / _NUDGE
-    by_time = (around[:, -1] - here) / later[:, None]
+    jacobian = (around[:, 1:-1] - around[:, :1]).swapaxes(1, 2) / _NUDGE
+    by_time = (around[:, -1] - around[:, 0]) / later[:, None]
+    beyond, pull = _beyond(bench, volts, rows), bench.pull[rows]
+    jacobian[:, np.arange(count), np.arange(count)] -= pull * (beyond != 0)
+    here = around[:, 0] - pull * beyond
     inverse = 1 / size[:, None]
     matrix = np.eye(count) * (inverse / _GAMMA)[..., None] - jacobian
     stages: list[Array] = []
@@ -416,6 +435,7 @@ def _step(
         moved = sum((x * k for x, k in zip(a, stages, strict=True)), start=volts)
         if any(a):
             here = slope(moved[:, None], (time + at * size)[:, None], rows)[:, 0]
+            here = here - pull * _beyond(bench, moved, rows)
         right = here + share * size[:, None] * by_time
         right = right + inverse * sum((x * k for x, k in zip(c, stages, strict=True)), start=0.0)
         stages.append(np.asarray(np.linalg.solve(matrix, right[..., None])[..., 0]))
