@@ -54,6 +54,7 @@ A configuration (docs/learn has more):
 Examples
   spicenn learn net.toml -o runs/net --plot
   spicenn learn net.toml --dry-run
+  spicenn learn net.toml --netlists build
 
 \b
 An interrupted or killed command goes on where it was when it is given again; more periods
@@ -73,6 +74,10 @@ and more chips than before go on, too.
 )  # fmt: skip
 @click.option("--plot", is_flag=True, help="Draw errors, and the cycle of two values over theory.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run, and end.")
+@click.option(
+    "--netlists", type=FILE, metavar="FOLDER",
+    help="Write every chip's circuit for plain ngspice -b, all slots in one transient, and end.",
+)  # fmt: skip
 @options.as_json
 def learn(
     configuration: Path,
@@ -80,6 +85,7 @@ def learn(
     workers: int | None,
     plot: bool,
     dry_run: bool,
+    netlists: Path | None,
     as_json: bool,
 ) -> int:
     """Have networks learn a task by a local rule, as CONFIG.toml says.
@@ -87,14 +93,17 @@ def learn(
     Twins, clamps, updates and the tasks' switching are one transient of ngspice, chip by
     chip. Exits with 3 where the run is complete but some chips failed.
     """
-    if output is None and not dry_run:
-        raise click.UsageError("-o DIR says where the run goes; --dry-run needs none")
+    if output is None and not dry_run and netlists is None:
+        raise click.UsageError("-o DIR says where the run goes; --dry-run and --netlists need none")
     from spicenn.learning.config import load
     from spicenn.learning.plan import FastPlan
 
     plan = load(configuration)
     if dry_run:
         _describe(plan, as_json)
+        return 0
+    if netlists is not None:
+        _write(plan, netlists, as_json)
         return 0
     assert output is not None
     with terminable():
@@ -235,6 +244,32 @@ def _train(plan: FastPlan, output: Path, plot: bool, as_json: bool) -> int:
     if picture is not None:
         echo(f"plot        {picture}")
     return 0
+
+
+def _write(plan: Plan | FastPlan, folder: Path, as_json: bool) -> None:
+    from spicenn.cli.text import echo, echo_json
+    from spicenn.errors import InputError
+    from spicenn.learning.export import write_learning
+    from spicenn.learning.plan import FastPlan
+
+    if isinstance(plan, FastPlan):
+        raise InputError("a network trained by = 'fast' has no circuit that learns by itself")
+    written = [
+        write_learning(
+            plan.chip(index), plan.task, plan.rule, plan.schedule, plan.begin(index),
+            folder / f"chip{index}", slots=plan.run.slots, seed=plan.run.seed,
+            solver=plan.run.options.get("solver"),
+        ).parent
+        for index in plan.chips
+    ]  # fmt: skip
+    if as_json:
+        echo_json({"netlists": [str(path) for path in written]})
+        return
+    for path in written:
+        echo(f"netlist     {path}")
+    echo(
+        f"run         cd {shlex.quote(str(written[0]))} && ngspice -b -r learning.raw learning.cir"
+    )
 
 
 def _describe(plan: Plan | FastPlan, as_json: bool) -> None:

@@ -18,7 +18,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -226,10 +226,8 @@ def _example(table: Table, hardware: Hardware, rule: Rule) -> tuple[Network, Arr
             given[name] = hardware
         elif name == "rate":
             given[name] = rule.rate
-        elif name in table:
-            reader = {bool: table.flag, int: table.whole, float: table.number, str: table.text}
-            value = reader.get(hints[name], table.numbers)(name)
-            given[name] = tuple(value) if isinstance(value, list) else value
+        elif name not in ("seed", "chip") and name in table:  # chips are sampled here
+            given[name] = _argument(table, name, hints[name])
     try:
         found = build(**given)
     except ValueError as error:
@@ -237,6 +235,16 @@ def _example(table: Table, hardware: Hardware, rule: Rule) -> tuple[Network, Arr
             raise
         raise InputError(f"network.example: {error}") from error
     return found.chip.network, found.chip.bias, found.task
+
+
+def _argument(table: Table, name: str, kind: Any) -> Any:
+    if kind in (bool, int, float):
+        return {bool: table.flag, int: table.whole, float: table.number}[kind](name)
+    parts = get_args(kind)
+    found = table.texts(name) if str in parts else table.numbers(name)
+    if len(found) != len(parts):
+        raise InputError(f"{table.at(name)} has {len(found)} parts, not {len(parts)}")
+    return tuple(found)
 
 
 # [hardware], [rule]
