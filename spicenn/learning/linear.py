@@ -42,8 +42,11 @@ Array = NDArray[np.float64]
 
 # Directions in which a period pulls less than this of the strongest are not pulled at all.
 _NEUTRAL = 1e-10
-_ITERATIONS = 60
+_ITERATIONS = 100
 _HALVINGS = 12
+# Of the iterated theory: points that are remembered, and how much of a step is taken.
+_MEMORY = 3
+_MIXED = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -315,21 +318,25 @@ def predict_cycle(
     """
     at = np.asarray(values, dtype=np.float64)
     low, high = value_range(chip)
-    moved = np.inf
-    part = 1.0
+    points: list[Array] = []
+    misses: list[Array] = []
     for _ in range(iterations):
         cycle = linear_cycle(linearise(chip, task, rule, at), schedule)
-        step = cycle.mean() - at
-        size = float(np.linalg.norm(step))
+        miss = cycle.mean() - at
         # Round-off of the values themselves is some 1e-12 of them.
+        size = float(np.linalg.norm(miss))
         if size <= tolerance * cycle.span + 1e-11 * float(np.linalg.norm(at)):
             return cycle
-        if size > moved:
-            part = max(part / 2, 0.05)
-        moved = size
-        at = np.clip(at + part * step, low, high)
+        points, misses = [*points[-_MEMORY:], at], [*misses[-_MEMORY:], miss]
+        # Anderson's mixing: where the misses of the last points, taken together, are least.
+        step = _MIXED * miss
+        if len(points) > 1:
+            moved, changed = np.diff(points, axis=0).T, np.diff(misses, axis=0).T
+            share = np.linalg.lstsq(changed, miss, rcond=1e-6)[0]
+            step -= (moved + _MIXED * changed) @ share
+        at = np.clip(at + step, low, high)
     raise ConvergenceError(
-        f"the mean of the cycle still moves by {moved:.1e} V", where="predict_cycle",
+        f"the mean of the cycle still moves by {size:.1e} V", where="predict_cycle",
         remedy="the cycle is too large for a linear law, or a bias drives values where no "
         "example pulls: use linear_cycle, or find it in the circuit",
     )  # fmt: skip

@@ -42,6 +42,7 @@ from spicenn.learning.model import learn_in_model
 from spicenn.learning.operating import operating_points
 from spicenn.learning.rules import Rule
 from spicenn.learning.scaling import PowerLaw, power_law
+from spicenn.learning.transient import Solver
 from spicenn.seeds import Purpose, generator
 
 Array = NDArray[np.float64]
@@ -159,16 +160,19 @@ def without_bias(engine: NgspiceEngine, periods: Sequence[float]) -> list[dict[s
     """The cycle with b = 0, and how it falls with the edges' time and the nodes' capacitance."""
     rows = []
     for period in periods:
-        for edge, capacitance in ((1e-4, 1e-11), (1e-5, 1e-11), (1e-5, 1e-12), (1e-6, 1e-13)):
+        for edge, capacitance, steps in (
+            (1e-4, 1e-11, 8), (1e-4, 1e-11, 80), (1e-5, 1e-11, 8), (1e-5, 1e-12, 8),
+            (1e-6, 1e-13, 8),
+        ):  # fmt: skip
             one = example(0.0, node_capacitance=capacitance)
             schedule = cyclic(one.task, period, edge=edge * period / 2)
             cycle = find_cycle(
-                partial(learn_in_circuit, engine), one.chip, one.task, CoupledLearning(), schedule,
-                START, floor=1e-8, points=1,
+                partial(learn_in_circuit, engine, solver=Solver(steps=steps)), one.chip, one.task,
+                CoupledLearning(), schedule, START, floor=1e-8, points=1,
             )  # fmt: skip
             rows.append({
                 "period": period, "edge of a slot": edge, "node capacitance": capacitance,
-                "D": cycle.span, "MSE": cycle.squared_error(one.chip, one.task),
+                "steps": steps, "D": cycle.span, "MSE": cycle.squared_error(one.chip, one.task),
             })  # fmt: skip
     return rows
 
