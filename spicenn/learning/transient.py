@@ -217,8 +217,8 @@ def _retried(twins: _Twins, values: Array, slot: int, error: EngineError) -> Tra
         return replace(part, aborts=(Abort(slot, error.what, number, str(retry)),))
     raise ConvergenceError(
         f"slot {slot} of the schedule: {error.what}", where="learn_in_circuit",
-        remedy="smooth the rule's sign, keep gates above the threshold (gate_low), or give "
-        "nodes more capacitance",
+        remedy="smooth the rule's sign, keep gates above the threshold (gate_low), give nodes "
+        "more capacitance, or nudge by less than the network's own conductance",
     ) from error  # fmt: skip
 
 
