@@ -46,8 +46,9 @@ STEP = 2e-5
 BETAS = 10.0 ** np.arange(-11, -4.9, 0.5)
 ETAS = 10.0 ** np.arange(-5, 0.1, 0.5)
 RELTOLS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10)
-# Errors between which slopes are fitted: above the floor, below where the nudge is not small.
-WINDOW = {"one-sided": (1e-6, 1e-2), "centred": (3e-7, 1e-2)}
+# Slopes are fitted between so many times a network's own floor and an error that is not small.
+ABOVE, BELOW = 30.0, 1e-2
+SIDES = ("one-sided", "centred")
 # A nudge whose own error, centred, is below what is shown of the solver's.
 SMALL = 1e-8
 SCALES = 0.45 * 2.0 ** -np.arange(7.0)
@@ -100,9 +101,8 @@ def conductance_at_outputs(case: Case) -> float:
 
 def errors(case: Case, engine: NgspiceEngine, reference: Array, reltol: float) -> dict[str, Any]:
     """Error of equilibrium propagation against a reference, for every beta and both sides."""
-    # Voltages and currents that need not agree are in the proportions of ngspice's defaults.
-    tolerances = Tolerances(reltol=reltol, vntol=1e-3 * reltol, abstol=max(1e-9 * reltol, 1e-18))
-    return {
+    tolerances = in_proportion(reltol)
+    found = {
         name: [
             off(
                 by_equilibrium_propagation(
@@ -112,15 +112,41 @@ def errors(case: Case, engine: NgspiceEngine, reference: Array, reltol: float) -
             )
             for beta in BETAS
         ]
-        for name in WINDOW
+        for name in SIDES
     }
+    return {**found, "swept apart": off(swept_apart(case, SMALL, engine, tolerances), reference)}
 
 
-def slope(betas: Array, error: Sequence[float], window: tuple[float, float]) -> float:
-    """Exponent of beta in the error, where it is in a window."""
+def in_proportion(reltol: float) -> Tolerances:
+    """Tolerances in the proportions of ngspice's defaults."""
+    return Tolerances(reltol=reltol, vntol=1e-3 * reltol, abstol=max(1e-9 * reltol, 1e-18))
+
+
+def swept_apart(case: Case, beta: float, engine: NgspiceEngine, tolerances: Tolerances) -> Array:
+    """Centred equilibrium propagation, one of its states swept over the samples backwards.
+
+    Each sample starts from the one before it: the two states of a sample are then not reached
+    in the same way, and what their iterations leave is not the same.
+    """
+    chip, values, inputs, labels = case
+    a, b = chip.network.ends[list(chip.network.learning)].T
+    pulled, pushed = (
+        operating_points(
+            engine, chip, values, inputs[::order], nudge=(order * beta, labels[::order]),
+            tolerances=tolerances,
+        )[::order]
+        for order in (1, -1)
+    )  # fmt: skip
+    squares = [(v[:, a] - v[:, b]) ** 2 for v in (pulled, pushed)]
+    return np.asarray((squares[0] - squares[1]).mean(axis=0) / (4 * beta))
+
+
+def slope(error: Sequence[float]) -> float:
+    """Exponent of beta in the error, beyond its least: where it is well above, and yet small."""
     found = np.array(error)
-    inside = (found > window[0]) & (found < window[1])
-    return power_law(betas[inside], found[inside]).exponent
+    inside = (found > ABOVE * found.min()) & (found < BELOW)
+    inside[: found.argmin()] = False
+    return power_law(BETAS[inside], found[inside]).exponent
 
 
 def directions(kind: str, number: int, seed: int, engine: NgspiceEngine) -> dict[str, Any]:
@@ -224,7 +250,7 @@ def gradients(
             case = drawn(kind, number, seed)
             reference = by_finite_differences(*case, STEP * case[1], engine=engine)
             found = {str(r): errors(case, engine, reference, r) for r in reltols}
-            tight = found[str(min(reltols, key=lambda r: abs(np.log(r / 1e-9))))]
+            tight = found[str(min(reltols))]
             shuffled = generator(seed, Purpose.GRADIENT, chip=number, layer=3).permutation(
                 by_equilibrium_propagation(*case, SMALL, centred=True, engine=engine)
             )
@@ -233,7 +259,7 @@ def gradients(
                     "kind": kind,
                     "adjoint": off(by_adjoint(*case), reference),
                     "errors": found,
-                    "slopes": {n: slope(BETAS, tight[n], w) for n, w in WINDOW.items()},
+                    "slopes": {name: slope(tight[name]) for name in SIDES},
                     "angles": directions(kind, number, seed, engine),
                     "shuffled": cosine(shuffled, reference),
                 }
@@ -254,15 +280,28 @@ def summary(rows: list[dict[str, Any]], reltols: Sequence[float]) -> dict[str, A
             str(r): [max(row["errors"][str(r)]["centred"][small - 2 : small + 1]) for row in part]
             for r in reltols
         }
+        apart = {str(r): [row["errors"][str(r)]["swept apart"] for row in part] for r in reltols}
         result[kind] = {
             "slope one-sided": mean_interval([row["slopes"]["one-sided"] for row in part]),
             "slope centred": mean_interval([row["slopes"]["centred"] for row in part]),
+            "slope centred by reltol": {
+                str(r): mean_interval([slope(row["errors"][str(r)]["centred"]) for row in part])
+                for r in reltols if r < 3e-7
+            },
+            "largest one-sided error": {
+                str(r): max(max(row["errors"][str(r)]["one-sided"]) for row in part)
+                for r in reltols
+            },
             "adjoint": mean_interval([row["adjoint"] for row in part]),
             "shuffled": mean_interval([row["shuffled"] for row in part]),
             "floor": {r: mean_interval(v) | {"median": float(np.median(v))}
                       for r, v in floor.items()},
             "floor, worst nudge": {r: mean_interval(v) | {"median": float(np.median(v))}
                                    for r, v in worst.items()},
+            "floor, swept apart": {
+                str(r): mean_interval(v) | {"median": float(np.median(v))}
+                for r, v in apart.items()
+            },
             "one less the cosine": {
                 name: {
                     str(eta): mean_interval([row["angles"][name][k] for row in part])
@@ -281,7 +320,7 @@ def draw(path: Path, result: dict[str, Any]) -> None:
     from spicenn.report.style import FAINT, INK, MINUS, MUTED, PALE, PLUS, drawing, new_figure
 
     rows, reltols = result["networks"], result["reltols"]
-    tight = str(min(reltols, key=lambda r: abs(np.log(r / 1e-9))))
+    tight = str(min(reltols))
 
     def band(axes: Any, x: Array, values: Any, colour: str, label: str | None) -> None:
         found = np.maximum(np.array(values), 1e-16)
@@ -301,7 +340,7 @@ def draw(path: Path, result: dict[str, Any]) -> None:
         (a, b, c), (d, e, f) = figure.subplots(2, 3)
         for name, colour in (("one-sided", MINUS), ("centred", PLUS)):
             band(a, BETAS, [r["errors"][tight][name] for r in rows], colour, name)
-        for power, (begin, end), height in ((1, (2e-8, 2e-6), 1e-3), (2, (3e-7, 1e-5), 3e-5)):
+        for power, (begin, end), height in ((1, (2e-10, 2e-8), 5e-6), (2, (3e-7, 1e-5), 3e-5)):
             x = np.array([begin, end])
             y = height * (x / end) ** power
             a.plot(x, y, color=INK, lw=0.8, ls=":")
@@ -310,9 +349,9 @@ def draw(path: Path, result: dict[str, Any]) -> None:
         decades(a, "xy")
         a.set(xlabel="nudge β [S]", ylim=(1e-10, 3))
         a.set_ylabel("error of the gradient")
-        a.set_title("Error in β")
+        a.set_title(f"Error in β, reltol {tight}")
         a.legend(loc="upper left")
-        shown = [r for r in (1e-3, 1e-4, 1e-6, 1e-7, 1e-9) if r in reltols]
+        shown = [r for r in (1e-3, 1e-4, 1e-6, 1e-8, 1e-10) if r in reltols]
         for k, r in enumerate(shown):
             found = np.array([row["errors"][str(r)]["centred"] for row in rows])
             mix = k / max(len(shown) - 1, 1)
@@ -325,11 +364,14 @@ def draw(path: Path, result: dict[str, Any]) -> None:
         b.legend(title="median (dotted: worst network)", loc="upper right", ncols=2)
         small = int(np.argmin(np.abs(np.log(BETAS / SMALL))))
         for k, r in enumerate(reltols):
-            found = np.array([row["errors"][str(r)]["centred"][small] for row in rows])
-            c.plot(np.full(len(found), r), found, ".", color=PALE, ms=4,
-                   label=None if k else "a network")  # fmt: skip
-            c.plot(r, np.median(found), "_", color=INK, ms=11, mew=1.6,
-                   label=None if k else "median")  # fmt: skip
+            each = [row["errors"][str(r)] for row in rows]
+            for name, dots, colour, at in (
+                ("both states swept alike", [one["centred"][small] for one in each], PLUS, 1.2),
+                ("swept apart", [one["swept apart"] for one in each], MINUS, 1 / 1.2),
+            ):
+                c.plot(np.full(len(dots), r * at), dots, ".", color=colour, ms=3.5, alpha=0.45)
+                c.plot(r * at, np.median(dots), "_", color=colour, ms=11, mew=1.8,
+                       label=None if k else name)  # fmt: skip
         decades(c, "xy")
         c.set_xlabel("reltol of ngspice")
         c.set_title(f"Floor, β = {BETAS[small]:.0e} S")
