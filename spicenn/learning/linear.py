@@ -3,9 +3,9 @@
 Close to a point every example i pulls the values g by a linear law,
 ``dg/dt = −M_i (g − G*_i) + B − leak g``, with ``M_i`` the derivative of what the rule does
 without bias and ``B`` the speed of the bias alone. Slots are then matrix exponentials, and a
-schedule shown for ever ends in the cycle that their product leaves as it is. Source: SCIENCE
-of example 1 by Guzman, Liu, Dillavou and Durian, arXiv 2505.22887, for two examples; here any
-number of examples and values.
+schedule shown for ever ends in the cycle that their product leaves as it is. Source: Guzman,
+Liu, Dillavou and Durian, arXiv 2505.22887, for two examples; here any number of examples and
+values.
 
 Which rules: those whose speed is smooth in the error, of which the derivative at a solution
 says something. These are coupled learning and equilibrium propagation. What overclamping does
@@ -33,7 +33,7 @@ from spicenn.learning.contrast import (
     value_per_volt,
     value_range,
 )
-from spicenn.learning.equilibrium import edge_values, edges_of
+from spicenn.learning.equilibrium import edge_values, edges_of, equilibrium
 from spicenn.learning.hardware import LearningChip
 from spicenn.learning.rules import CoupledLearning, EquilibriumPropagation, Rule
 from spicenn.learning.task import Schedule, Task
@@ -234,8 +234,7 @@ def linearise(chip: LearningChip, task: Task, rule: Rule, values: Array) -> Line
     slope = moved.first[:, chip.network.output_index]
     if isinstance(rule, EquilibriumPropagation) and rule.nudges[0]:
         # Centred: the first network is nudged too, and answers are those of one that is not.
-        still = CoupledLearning(eta=1.0)
-        free = phases(chip, at, task.inputs, task.labels, still).first
+        free = equilibrium(chip, at, task.inputs)
         slope = _follow(chip, at, free, 0, 0.0, None)[:, chip.network.output_index]
     return Linearisation(
         at=at,

@@ -254,7 +254,10 @@ def test_values_that_no_example_pulls_drift_and_are_told() -> None:
 
 
 def test_a_cycle_linearised_at_its_own_mean_is_the_reference_at_small_periods() -> None:
-    """D = 0.0083 V and 7.3e-5 V² at 1.2 ms, 0.0346 V and 7.4e-5 V² at 5 ms (SCIENCE §3)."""
+    """D = 0.0083 V and 7.3e-5 V² at 1.2 ms, 0.0346 V and 7.4e-5 V² at 5 ms.
+
+    Source: an independent run of the same example in ngspice 39.
+    """
     example = two_tasks()
     at = solve_task(example.chip, example.task, np.array([2.5, 2.5]))
     for period, size, error in ((1.2e-3, 0.0083, 7.3e-5), (5e-3, 0.0346, 7.4e-5)):
