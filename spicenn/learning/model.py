@@ -38,16 +38,32 @@ _NUDGE = 1e-6
 # A step of less than this part of a slot does not come to its end.
 _SHORTEST = 1e-12
 
-# RODAS3, a Rosenbrock method of four stages, of order 3 with one of order 2 inside, stiffly
+# RODAS, a Rosenbrock method of six stages, of order 4 with one of order 3 inside, stiffly
 # accurate and L-stable: sharp comparators and the clamps of the range are stiff. Source:
-# A. Sandu et al., Atmospheric Environment 31, 3459, 1997.
-_GAMMA = 0.5
-_A = ((), (0.0,), (2.0, 0.0), (2.0, 0.0, 1.0))
-_C = ((), (4.0,), (1.0, -1.0), (1.0, -1.0, -8.0 / 3.0))
-_LATER = (0.0, 0.0, 1.0, 1.0)
-_BY_TIME = (0.5, 1.5, 0.0, 0.0)
-_WEIGHTS = (2.0, 0.0, 1.0, 1.0)
-_ORDER = 3
+# E. Hairer and G. Wanner, Solving Ordinary Differential Equations II, Springer, 1996, IV.7.
+_GAMMA = 0.25
+_LAST = (1.221224509226641, 6.019134481288629, 12.53708332932087, -0.6878860361058950)
+_A = (
+    (),
+    (1.544,),
+    (0.9466785280815826, 0.2557011698983284),
+    (3.314825187068521, 2.896124015972201, 0.9986419139977817),
+    _LAST,
+    (*_LAST, 1.0),
+)
+_C = (
+    (),
+    (-5.6688,),
+    (-2.430093356833875, -0.2063599157091915),
+    (-0.1073529058151375, -9.594562251023355, -20.47028614809616),
+    (7.496443313967647, -10.24680431464352, -33.99990352819905, 11.70890893206160),
+    (8.083246795921522, -7.981132988064893, -31.52159432874371, 16.31930543123136,
+     -6.058818238834054),
+)  # fmt: skip
+_LATER = (0.0, 0.386, 0.21, 0.63, 1.0, 1.0)
+_BY_TIME = (0.25, -0.1043, 0.1035, -0.0362, 0.0, 0.0)
+_WEIGHTS = (*_LAST, 1.0, 1.0)
+_ORDER = 4
 
 # (state, point, value) voltages [V] at (state, point) times, of some runs -> their speeds,
 # without the clamps of their range.

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.integrate import solve_ivp
 
 from spicenn.engines.ngspice.client import NgspiceEngine
 from spicenn.errors import InputError
 from spicenn.learning.examples import HIGH, LOW, two_tasks
 from spicenn.learning.hardware import Hardware, sample_chip, start_values
-from spicenn.learning.model import learn_in_model, learn_many
+from spicenn.learning.model import _step, learn_in_model, learn_many
 from spicenn.learning.network import grid, layered
 from spicenn.learning.rules import CoupledLearning, EquilibriumPropagation, Overclamping, Rule
 from spicenn.learning.task import Task, cyclic, shuffled
@@ -112,14 +114,36 @@ def test_long_edges_and_an_order_that_is_shuffled_are_followed(engine: NgspiceEn
     np.testing.assert_allclose(found.values, expected.values, rtol=0, atol=3e-6)
 
 
+def test_steps_are_of_the_fourth_order() -> None:
+    """Of any equation, here one that depends on time: half the step, a sixteenth of the error."""
+
+    def slope(volts: Any, time: Any, _: Any) -> Any:
+        a, b = volts[..., 0], volts[..., 1]
+        return np.stack([-a * a * b + np.sin(3 * time), a - b**3 + time**2], axis=-1)
+
+    exact = solve_ivp(
+        lambda t, y: slope(np.array(y), t, None), (0, 1), [1.0, 0.5], method="DOP853",
+        rtol=1e-12, atol=1e-13,
+    ).y[:, -1]  # fmt: skip
+    bench: Any = SimpleNamespace(low=np.full((1, 1), -9.0), high=np.full((1, 1), 9.0),
+                                 pull=np.ones((1, 1)))  # fmt: skip
+    error = []
+    for steps in (10, 20, 40):
+        volts = np.array([[1.0, 0.5]])
+        for k in range(steps):
+            size = np.array([1 / steps])
+            volts, _ = _step(bench, slope, volts, k * size, size, np.array([0]))
+        error.append(np.abs(volts[0] - exact).max())
+    np.testing.assert_allclose(np.log2(np.divide(error[:-1], error[1:])), 4.0, atol=0.25)
+
+
 def test_a_smaller_tolerance_is_a_smaller_error() -> None:
-    """A method of the third order: a thousandth of the tolerance, a hundredth of the error."""
-    exact = modelled(CoupledLearning(), 2, 20e-3, tolerance=1e-9).values
+    exact = modelled(CoupledLearning(), 2, 80e-3, tolerance=1e-9).values
     error = [
-        np.abs(modelled(CoupledLearning(), 2, 20e-3, tolerance=by).values - exact).max()
-        for by in (1e-4, 1e-7)
+        np.abs(modelled(CoupledLearning(), 2, 80e-3, tolerance=by).values - exact).max()
+        for by in (1e-3, 1e-6)
     ]
-    assert error[0] < 1e-3
+    assert error[0] < 1e-2
     assert error[1] < 1e-2 * error[0]
 
 
