@@ -539,6 +539,7 @@ def _fast_plan(root: Table, text: str, folder: Path | None) -> FastPlan:
     run.choice("by", ENGINES)
     epochs, seed = run.whole("epochs"), run.whole("seed", least=0)
     options |= {"batch": run.whole("batch", 32), "save_every": run.whole("save_every", None)}
+    options["device"] = run.choice("device", ("cpu", "cuda"), "cpu")
     if "tolerance" in run:
         options["tolerance"] = run.number("tolerance")
     if "sweeps" in run:

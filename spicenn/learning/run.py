@@ -140,13 +140,17 @@ def train_fast(
 ) -> Trained:
     """Train a plan's network on the fast path, or go on, and keep it as ``network.npz``.
 
-    Raises StoreError where the folder holds another kind of run, and what ``propagation.train``
-    raises.
+    Raises InputError for a device that there is not, StoreError where the folder holds another
+    kind of run, and what ``propagation.train`` raises.
     """
+    import torch
+
     from spicenn.learning.propagation import train
     from spicenn.learning.resistive import initial
     from spicenn.study.lock import locked
 
+    if plan.options["device"] == "cuda" and not torch.cuda.is_available():
+        raise InputError("run.device is cuda, and torch finds no such device")
     folder = Path(directory)
     network = initial(
         plan.sizes, seed=plan.seed, conductance=plan.conductance, least=plan.least,
