@@ -44,7 +44,9 @@ def test_the_readme_example_runs_and_calibrates(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.ngspice
-@pytest.mark.parametrize("page", ["schema", "technology", "circuits", "cosim", "training", "learning"])
+@pytest.mark.parametrize(
+    "page", ["schema", "technology", "circuits", "cosim", "training", "learning"]
+)
 def test_a_pages_examples_run(page, tmp_path):
     code = blocks(DOCS / f"{page}.md")
     assert code
