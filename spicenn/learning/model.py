@@ -413,7 +413,7 @@ def _integrate(
         good = (error <= tolerance) & ~met
         factor = np.clip(0.9 * (tolerance / np.maximum(error, 1e-300)) ** (1 / _ORDER), 0.2, 5.0)
         # A step that the end has cut short says nothing against a longer one.
-        wanted = np.where(met, np.minimum(size * factor, 0.5 / bench.pull[rows, 0]), size * factor)
+        wanted = np.where(met, np.minimum(size * factor, 0.99 / bench.pull[rows, 0]), size * factor)
         step[rows] = np.where(good & last & np.isfinite(step[rows]),
                               np.maximum(step[rows], wanted), wanted)  # fmt: skip
         volts[rows[good]] = moved[good]
