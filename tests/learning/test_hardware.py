@@ -82,6 +82,16 @@ def test_spreads_are_those_asked_for() -> None:
         assert abs(found.std() / std - 1) < 0.05, name
 
 
+def test_mechanisms_know_nothing_of_each_other() -> None:
+    """Correlations over 4,000 edges are below 4.5 / sqrt(4,000)."""
+    chip = sample_chip(LARGE, SPREAD, chip=0, seed=1)
+    drawn = [chip.bias, chip.leakage]
+    for pair in (chip.threshold, np.log(chip.transconductance)):
+        drawn += [pair.mean(axis=0), pair[1] - pair[0]]
+    correlation = np.corrcoef(drawn) - np.eye(6)
+    assert np.abs(correlation).max() < 4.5 / math.sqrt(4000)
+
+
 def test_leakage_is_never_negative_and_strength_never_zero() -> None:
     hardware = Hardware(leakage_std=1e-9, transconductance_std=3.0)
     chip = sample_chip(LARGE, hardware, chip=0, seed=1)
