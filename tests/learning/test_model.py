@@ -58,8 +58,9 @@ def test_after_200_periods_gates_are_those_of_the_transient(
     engine: NgspiceEngine, rule: Rule
 ) -> None:
     """Within 1e-4 V, at any slot: the transient's steps are what differs, see below."""
-    found = modelled(rule, 400, tolerance=1e-5)
-    setup = (EXAMPLE.chip, EXAMPLE.task, rule, SCHEDULE, START)
+    chip = two_tasks(hardware=Hardware(gate_high=6.0)).chip  # none of the three gets there
+    setup = (chip, EXAMPLE.task, rule, SCHEDULE, START)
+    found = learn_in_model(*setup, slots=400, tolerance=1e-5)
     expected = learn_in_circuit(engine, *setup, slots=400)
     assert np.abs(expected.values[-1] - START).max() > 0.05
     np.testing.assert_allclose(found.values, expected.values, rtol=0, atol=1e-4)
@@ -98,10 +99,11 @@ def test_gates_at_their_limits_go_beyond_as_in_the_transient(engine: NgspiceEngi
     """The clamps are conductances: by millivolts, which the model has as well."""
     chip = two_tasks(hardware=Hardware(gate_low=2.47, gate_high=2.55)).chip
     setup = (chip, EXAMPLE.task, CoupledLearning(), cyclic(EXAMPLE.task, 40e-3), START)
-    found = learn_in_model(*setup, slots=4)
     expected = learn_in_circuit(engine, *setup, slots=4, solver=FINE)
     assert expected.values.max() > 2.5501
-    np.testing.assert_allclose(found.values, expected.values, rtol=0, atol=3e-6)
+    for tolerance, bound in ((1e-6, 3e-6), (1e-4, 1e-4)):
+        found = learn_in_model(*setup, slots=4, tolerance=tolerance)
+        np.testing.assert_allclose(found.values, expected.values, rtol=0, atol=bound)
 
 
 @pytest.mark.ngspice
