@@ -309,10 +309,7 @@ def test_what_was_learnt_before_a_slot_without_solution_is_not_lost(
 
 
 def test_transistors_that_are_cut_off_are_no_hindrance(engine: NgspiceEngine) -> None:
-    """Gates about the threshold, thresholds that differ, nodes on the shunt alone at times.
-
-    Where squares are not cut, a guess of Newton's method overflows in slot 17.
-    """
+    """Gates about the threshold, thresholds that differ, nodes on the shunt alone at times."""
     hardware = Hardware(gate_low=0.0, bias_std=1e-3, twin_threshold_std=0.01)
     chip = sample_chip(GRID, hardware, chip=1, seed=1)
     # The regression of Dillavou et al., PNAS 121, e2319718121, 2024.
