@@ -106,6 +106,16 @@ def test_gates_at_their_limits_go_beyond_as_in_the_transient(engine: NgspiceEngi
         np.testing.assert_allclose(found.values, expected.values, rtol=0, atol=bound)
 
 
+@pytest.mark.slow
+def test_a_clamp_lets_go_of_a_gate_at_any_tolerance() -> None:
+    """Long steps would take it for a spring, and be off by 3e-5 V and more."""
+    rule, begin = EquilibriumPropagation(beta=1e-3), [4.95, 4.9986]
+    setup = (EXAMPLE.chip, EXAMPLE.task, rule, SCHEDULE, begin)
+    coarse, fine = (learn_in_model(*setup, slots=8, tolerance=by).values for by in (1e-5, 1e-8))
+    assert fine.max() > 5.0001
+    np.testing.assert_allclose(coarse, fine, rtol=0, atol=1e-6)
+
+
 @pytest.mark.ngspice
 def test_long_edges_and_an_order_that_is_shuffled_are_followed(engine: NgspiceEngine) -> None:
     schedule = shuffled(EXAMPLE.task, 5e-3, passes=4, seed=2, edge=5e-4)
