@@ -34,10 +34,6 @@ from spicenn.learning.transient import Solver, learn_in_circuit
 Array = NDArray[np.float64]
 
 _FORMAT = 1
-# Of a part between two checkpoints: what may be missing at its end, and is made up in the next.
-_SLACK = 0.5
-# Of the whole: what may be missing at the end.
-_EXACT = 0.01
 # Of the range of values: as close to a limit as this is at it.
 _AT_LIMIT = 1e-3
 # Of one transient on a busy machine [s].
@@ -154,7 +150,11 @@ class Effort:
 
     def slot(self, task: Task) -> float:
         """Of a rule with a duty of 1 [s]."""
-        return self.total / (self.checkpoints * self.passes * len(task))
+        return self.total / self.slots(task)
+
+    def slots(self, task: Task) -> int:
+        """Of a rule with a duty of 1."""
+        return self.checkpoints * self.passes * len(task)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -216,7 +216,8 @@ def train(
     """Let a chip learn in ngspice transients until its edges have moved for so long.
 
     The duty at hand, from the chip's answers to all examples, sets how long the slots of the
-    next few passes are; what they came to is measured by ``exposure``. A run whose simulation
+    next few passes are; what they came to is measured by ``exposure``, and what is missing is
+    made up by further passes, to half of one. A run whose simulation
     breaks down ends there, and its outcome says so.
 
     Raises InputError for a case that does not fit, and SpicennError where not even the values
@@ -230,38 +231,34 @@ def train(
     spent = time = runtime = 0.0
     slots, ended = 0, ""
     aborts: list[Abort] = []
-    step, part = effort.passes * len(task), effort.total / effort.checkpoints
+    part, most = effort.total / effort.checkpoints, effort.most * effort.slots(task)
     for number in range(1, effort.checkpoints + 1):
-        last = number == effort.checkpoints
-        enough = number * part - part * (_EXACT if last else _SLACK)
-        while spent < enough and not ended:
-            if slots + step > effort.most * effort.checkpoints * step:
+        # Fewer passes, never shorter slots: what a pass is worth decides how large its ripple is.
+        while (passes := round(effort.passes * (number - spent / part))) >= 1 and not ended:
+            count = min(passes, effort.passes) * len(task)
+            if slots + count > most:
                 ended = f"{slots} slots"
                 break
             try:
                 duty = float(np.mean(rule.duty(answers(chip, values, task.inputs), label)))
-                left = (number * part - spent) / part
-                length = effort.slot(task) * min(
-                    left / max(rule.share * duty, left / effort.stretch), effort.stretch
-                )
+                length = effort.slot(task) / max(rule.share * duty, 1 / effort.stretch)
                 done = learn_in_circuit(
                     engine, chip, task, rule, cyclic(task, length * len(task)), values,
-                    slots=step, first_slot=slots, solver=solver, seed=case.seed,
+                    slots=count, first_slot=slots, solver=solver, seed=case.seed,
                 )  # fmt: skip
                 moved = float(exposure(chip, task, rule, done).sum())
-                now = _Row.of(
-                    chip, task, judge, done.values[-1], spent + moved, time + step * length
+                latest = _Row.of(
+                    chip, task, judge, done.values[-1], spent + moved, time + count * length
                 )
             except InputError:
                 raise
             except SpicennError as error:
                 ended = f"failed at slot {slots}: {error.what}"
                 break
-            values, slots, runtime = done.values[-1], slots + step, runtime + done.runtime
-            spent, time = now.effort, now.time
+            values, slots, runtime = done.values[-1], slots + count, runtime + done.runtime
+            spent, time = latest.effort, latest.time
             aborts += done.aborts
-            latest = now
-        if slots and rows[-1].effort < spent:
+        if spent > rows[-1].effort:
             rows.append(latest)
         if ended:
             break
