@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from spicenn.errors import InputError, SpicennError
 from spicenn.learning import examples
+from spicenn.learning.contrast import value_range
 from spicenn.learning.controller import Converters
 from spicenn.learning.elements import Diode, Element, Resistor, Transistor
 from spicenn.learning.hardware import Hardware
@@ -56,6 +57,7 @@ _RULES: dict[str, Callable[..., Rule]] = {
     "equilibrium_propagation": EquilibriumPropagation,
 }
 _EXAMPLES = ("two_tasks", "regression", "xor")
+_MOST = 10_000_000
 _NPY = b"\x93NUMPY"
 _DATASETS = ("digits", "mnist")
 
@@ -416,12 +418,16 @@ def _slots(table: Table, task: Task, slot: float) -> int:
         )
     if periods is not None:
         count: int = periods * len(task)
-        return count
-    if not duration > 0:
-        raise InputError(f"run.duration = {duration!r} is not positive")
-    count = math.ceil(duration / slot * (1 - 1e-12))  # whole slots
-    if count >= 2**31:
-        raise InputError(f"run.duration = {duration!r} s is of {count} slots")
+    else:
+        if not duration > 0:
+            raise InputError(f"run.duration = {duration!r} is not positive")
+        slots = duration / slot
+        count = math.ceil(slots * (1 - 1e-12)) if slots < _MOST else _MOST  # whole ones
+    if count >= _MOST:
+        raise InputError(
+            f"run.{'duration' if periods is None else 'periods'} is of {_MOST} slots or more",
+            remedy="run fewer: the record holds all of them",
+        )
     return count
 
 
@@ -496,7 +502,20 @@ def _check_random(plan: Plan) -> None:
     for what, true in random.items():
         if true and run.seed is None:
             raise InputError(f"{what}, and run.seed is missing", remedy="give one: seed = 1")
-    plan.begin(plan.chips[0])
+    _check_begin(plan)
+
+
+def _check_begin(plan: Plan) -> None:
+    """Raise InputError where a chip would begin outside of what its capacitors hold."""
+    low, high = value_range(plan.chip(plan.chips[0]))
+    start = plan.start
+    ends = ([start.low], [start.high]) if start.fixed is None else (start.fixed, start.fixed)
+    if (np.array(ends[0]) < low).any() or (np.array(ends[1]) > high).any():
+        raise InputError(
+            "run.start is not within what the capacitors hold, "
+            f"{float(low.min()):g} to {float(high.max()):g}",
+            remedy="see hardware.gate_low, gate_high and conductance_per_volt",
+        )
 
 
 # by = "fast"

@@ -60,11 +60,13 @@ def value_units(network: Network) -> tuple[str, ...]:
 def to_dataset(plan: Plan, outcomes: Sequence[Outcome], versions: Mapping[str, str]) -> xr.Dataset:
     """Return a run's record: chips, slots, values and outputs, with units in attrs.
 
-    Slots that a chip has not done are NaN, and -1 in ``example``. Sizes are the plan's.
+    There are as many slots as the chip that is furthest has done; what others have not done
+    of them is NaN, and -1 in ``example``.
     """
     import xarray as xr
 
-    network, slots = plan.network, plan.run.slots
+    network = plan.network
+    slots = max(len(o.trajectory.examples) if o.trajectory else 0 for o in outcomes)
     chips, values, outputs = len(outcomes), len(network.learning), len(network.outputs)
     value = np.full((chips, slots, values), np.nan)
     output = np.full((chips, slots, outputs), np.nan)

@@ -111,7 +111,7 @@ def learn_chips(
     """
     from spicenn.study.lock import locked
 
-    folder = Path(directory)
+    folder = _folder(directory)
     if workers is not None and workers < 1:
         raise InputError(f"workers = {workers!r} is not positive")
     with locked(folder):
@@ -151,7 +151,7 @@ def train_fast(
 
     if plan.options["device"] == "cuda" and not torch.cuda.is_available():
         raise InputError("run.device is cuda, and torch finds no such device")
-    folder = Path(directory)
+    folder = _folder(directory)
     network = initial(
         plan.sizes, seed=plan.seed, conductance=plan.conductance, least=plan.least,
         gain=plan.gain, diode=plan.diode, temperature=plan.temperature,
@@ -380,6 +380,14 @@ class _Bench:
                     where=str(self.folder), remedy="use the same, or give another folder",
                 )  # fmt: skip
             _write(self.folder / RUN, self.known)
+
+
+def _folder(directory: str | Path) -> Path:
+    """A folder by its full name: its lock lies beside it."""
+    folder = Path(directory).resolve()
+    if not folder.name:
+        raise StoreError("is no folder of a run", where=str(folder), remedy="give another")
+    return folder
 
 
 def _opened(folder: Path, described: Mapping[str, str], text: str) -> dict[str, Any]:
