@@ -20,8 +20,9 @@ from spicenn.learning.hardware import (
 )
 from spicenn.learning.learn import Way
 from spicenn.learning.network import Network
-from spicenn.learning.rules import Rule, describe
+from spicenn.learning.rules import Rule, describe, paired_with
 from spicenn.learning.task import Schedule, Task, cyclic, shuffled
+from spicenn.learning.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from spicenn.learning.resistive import IdealDiode
@@ -126,6 +127,16 @@ class Plan:
         return start_values(
             self.network, self.start.low, self.start.high, seed=self.run.seed, chip=index
         )
+
+    def answers(self, outputs: Array) -> Array:
+        """What labels are of: outputs (…, output) [V], or each less the other of its pair."""
+        if not self.rule.clamp().paired:
+            return outputs
+        return np.asarray(outputs - outputs[..., paired_with(outputs.shape[-1])])
+
+    def judged(self, run: Trajectory) -> Trajectory:
+        """A trajectory with ``answers`` in the place of outputs: what its errors are of."""
+        return replace(run, outputs=self.answers(run.outputs))
 
     def described(self) -> dict[str, str]:
         """What makes its numbers what they are, by name; not for how long, nor which chips."""

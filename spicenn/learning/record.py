@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spicenn.errors import ConvergenceError, SpicennError, Status, StoreError
-from spicenn.learning.contrast import mean_square_error
+from spicenn.learning.contrast import answers
 from spicenn.learning.elements import Resistor
 from spicenn.learning.hardware import LearningChip
 from spicenn.learning.linear import span
@@ -80,7 +80,10 @@ def to_dataset(plan: Plan, outcomes: Sequence[Outcome], versions: Mapping[str, s
             continue
         done = len(found.examples)
         value[n, :done], output[n, :done] = found.values[1:], found.outputs
-        squared[n, :done], example[n, :done] = found.squared_error(plan.task), found.examples
+        squared[n, :done], example[n, :done] = (
+            plan.judged(found).squared_error(plan.task),
+            found.examples,
+        )
         summary[:, n] = (found.runtime, *_summary(plan, outcome.chip, found))
         aborts += [(outcome.index, a.slot, a.retry, a.message, a.settings) for a in found.aborts]
     units = value_units(network)
@@ -212,7 +215,8 @@ def _summary(plan: Plan, chip: LearningChip, found: Trajectory) -> tuple[float, 
     size = len(plan.task)
     ends = found.values[1:][-size:]
     try:
-        error = float(mean_square_error(chip, ends, plan.task).mean())
+        volts = answers(chip, ends[:, None, :], plan.task.inputs)
+        error = float(((plan.answers(volts) - plan.task.labels) ** 2).mean())
     except ConvergenceError:
         error = np.nan
     alike = len(set(value_units(plan.network))) == 1

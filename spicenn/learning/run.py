@@ -360,7 +360,7 @@ class _Bench:
                 part = take(now, min(run.slots_at_once, run.slots - chip.done), chip.done)
                 chip.add(part)
                 now = part.values[-1]
-                self.error = float(part.squared_error(self.plan.task)[-1])
+                self.error = float(self.plan.judged(part).squared_error(self.plan.task)[-1])
             if chip.done == run.slots:
                 chip.end(Status.OK)
         except SpicennError as error:

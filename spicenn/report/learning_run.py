@@ -35,7 +35,9 @@ def draw_run(plan: Plan, runs: Mapping[int, Trajectory], folder: Path) -> list[P
     shown = {chip: run for chip, run in list(runs.items())[:_CHIPS] if len(run.examples)}
     if not shown:
         return []
-    courses = [course(run, plan.task, label=f"chip {chip}") for chip, run in shown.items()]
+    courses = [
+        course(plan.judged(run), plan.task, label=f"chip {chip}") for chip, run in shown.items()
+    ]
     if len(courses) > 1:  # parts of several would cover each other
         courses = [
             type(each)(time=each.time, error=each.error, label=each.label) for each in courses

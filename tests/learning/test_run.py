@@ -112,6 +112,20 @@ def _error_of_last_period(plan: Plan, values: np.ndarray) -> float:
     return float(np.mean(squares))
 
 
+def test_errors_of_pairs_of_outputs_are_those_of_their_difference(tmp_path: Path) -> None:
+    """Labels of a differential rule are of an output less the other of its pair."""
+    text = TWO_TASKS.replace('"two_tasks"', '"xor"').replace(
+        '"coupled_learning"', '"coupled_learning"\ndifferential = true'
+    )
+    plan = plan_of(text.replace("12", "1"))
+    ds = learn_chips(plan, tmp_path / "run").ds
+    first, second = ds["output"].values[0].T
+    labels = ds["label"].values[ds["example"].values[0], 0]
+    expected = (first - second - labels) ** 2
+    np.testing.assert_allclose(ds["squared_error"][0], expected, rtol=1e-9)
+    assert float(ds["mean_square_error"][0]) < 0.01  # of 60 mV; a single output is at 0.2 V
+
+
 @pytest.mark.slow
 @pytest.mark.ngspice
 def test_d_is_given_where_there_is_a_cycle(tmp_path: Path) -> None:
