@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from spicenn import cosim as cosim
     from spicenn import datasets as datasets
     from spicenn import kirchhoff as kirchhoff
+    from spicenn import learning as learning
     from spicenn import training as training
     from spicenn.circuit.write import Pulse
     from spicenn.compiler import Chip, Design, Mapping, Tile, compile
@@ -124,7 +125,7 @@ _HOME = {
 }
 
 # Parts that users reach as they are, e.g. ``sn.kirchhoff.Sinh()``.
-_MODULES = ("cosim", "datasets", "kirchhoff", "training")
+_MODULES = ("cosim", "datasets", "kirchhoff", "learning", "training")
 
 
 if not TYPE_CHECKING:  # a type checker would take any name for granted

@@ -25,8 +25,8 @@ _DIODE_LARGEST = 10.0  # A
 class Transistor:
     """n-MOSFET, its gate on a capacitor: a conductance S (G - V_T - mean voltage of its ends).
 
-    LEVEL=1 without channel length modulation and body effect; its bulk is at ground, so that
-    in ngspice a node below some -0.5 V conducts to there. Source: Dillavou et al.,
+    LEVEL=1 without channel length modulation and body effect; junctions to its bulk, at
+    ground, do not conduct at any voltage. Source: Dillavou et al.,
     PNAS 121, e2319718121, 2024.
 
     Parameters

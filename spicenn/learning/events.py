@@ -27,11 +27,11 @@ from spicenn.learning.equilibrium import edge_values
 from spicenn.learning.hardware import LearningChip
 from spicenn.learning.netlist import (
     LEARNING_TOLERANCES,
-    _fixed,
-    _floating,
-    _node,
-    _shunts,
+    fixed_edge,
+    floating_nodes,
+    node_name,
     operating_vectors,
+    shunts,
 )
 from spicenn.learning.rules import Rule
 from spicenn.learning.task import Schedule, Task
@@ -134,13 +134,13 @@ def driven_netlist(
         elif isinstance(edge.element, Transistor):
             body.append(f"vg_{k} g_{k} 0 {float(edge_values(chip, values)[k])!r}")
         for copy, prefix in enumerate(("a_", "b_")):
-            a, b = (_node(chip, name, prefix) for name in (edge.a, edge.b))
+            a, b = (node_name(chip, name, prefix) for name in (edge.a, edge.b))
             if k in number and not isinstance(edge.element, Transistor):
                 gain = float(hardware.conductance_per_volt)
                 body.append(f"b{prefix}{k} {a} {b} i={gain!r}*v(g_{k})*v({a},{b})")
             else:
                 own = float(edge_values(chip, values, copy)[k])
-                body += _fixed(chip, k, (a, b), copy, own, models, f"{prefix}{k}")
+                body += fixed_edge(chip, k, (a, b), copy, own, models, f"{prefix}{k}")
     body += [_external(f"x_{name}", v) for name, v in zip(network.inputs, inputs, strict=True)]
     for name, label in zip(network.outputs, labels, strict=True):
         if rule.nudges is None:
@@ -154,10 +154,10 @@ def driven_netlist(
             if beta != 0
         ]
     for prefix in ("a_", "b_"):
-        body += _shunts(chip, prefix)
+        body += shunts(chip, prefix)
         body += [
             f"cn_{prefix}{name} {prefix}{name} 0 {float(hardware.node_capacitance)!r}"
-            for name in _floating(chip)
+            for name in floating_nodes(chip)
         ]
     title = f"* spicenn twins of {len(network.edges)} edges that are driven"
     options = f".options temp={celsius!r} tnom={celsius!r}"
@@ -222,7 +222,7 @@ def _teach(
                 at[name] = v
 
     def nodes(prefix: str) -> Array:
-        named = (_node(chip, name, prefix) for name in network.nodes)
+        named = (node_name(chip, name, prefix) for name in network.nodes)
         return np.array([*(env.sample(name) for name in named), 0.0])
 
     values = passed[-1]

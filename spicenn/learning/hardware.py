@@ -122,6 +122,9 @@ class LearningChip:
     leakage : (value,) [S].
     output_offset : (output,) [V].
     index, seed : which chip it is, None for one that was not drawn.
+
+    Raises InputError for shapes that do not fit, or capacitors that may go below 0 V where
+    resistors learn.
     """
 
     network: Network
@@ -135,6 +138,14 @@ class LearningChip:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        elements = [edge.element for edge in self.network.edges]
+        if self.hardware.gate_low < 0 and any(
+            isinstance(element, Resistor) and element.learns for element in elements
+        ):
+            raise InputError(
+                f"gate_low = {self.hardware.gate_low!r} V lets resistors learn to be negative",
+                where="chip", remedy="let it be 0 V or more",
+            )  # fmt: skip
         edges, values = len(self.network.edges), len(self.network.learning)
         shapes = {
             "threshold": (2, edges), "transconductance": (2, edges), "bias": (values,),

@@ -72,21 +72,21 @@ def operating_netlist(
     models: dict[str, str] = {}
     body = []
     for k, edge in enumerate(network.edges):
-        ends = tuple(_node(chip, name, names) for name in (edge.a, edge.b))
+        ends = tuple(node_name(chip, name, names) for name in (edge.a, edge.b))
         if isinstance(edge.element, Transistor):
             body.append(f"vg_{k} g_{k} 0 {float(own[k])!r}")
-        body += _fixed(chip, k, ends, copy, float(own[k]), models, f"_{k}")
+        body += fixed_edge(chip, k, ends, copy, float(own[k]), models, f"_{k}")
     for j, name in enumerate(network.inputs):
         body += _swept(f"x_{name}", inputs[:, j])
     for j, name in enumerate(network.outputs):
         if clamped is not None:
-            body += _swept(_node(chip, name, names), clamped[:, j])
+            body += _swept(node_name(chip, name, names), clamped[:, j])
         elif nudge is not None and nudge[0] != 0:
             body += _swept(f"l_{name}", nudge[1][:, j])
             body.append(
                 f"bn_{name} l_{name} {names}{name} i={float(nudge[0])!r}*v(l_{name},{names}{name})"
             )
-    body += _shunts(chip, names)
+    body += shunts(chip, names)
     analysis = [".op"] if len(inputs) == 1 else [f".dc vidx 0 {len(inputs) - 1} 1"]
     saved = _long(".save", list(dict.fromkeys(operating_vectors(chip, copy))))
     return "\n".join(
@@ -96,7 +96,7 @@ def operating_netlist(
 
 def operating_vectors(chip: LearningChip, copy: int) -> list[str]:
     """Vector of every node of the network, in order, without ground."""
-    return [f"v({_node(chip, name, ['a_', 'b_'][copy])})" for name in chip.network.nodes]
+    return [f"v({node_name(chip, name, ['a_', 'b_'][copy])})" for name in chip.network.nodes]
 
 
 def learning_netlist(
@@ -149,14 +149,17 @@ def learning_netlist(
     }  # fmt: skip
     for k, edge in enumerate(network.edges):
         first, second = (
-            tuple(_node(chip, name, prefix) for name in (edge.a, edge.b)) for prefix in ("a_", "b_")
+            tuple(node_name(chip, name, prefix) for name in (edge.a, edge.b))
+            for prefix in ("a_", "b_")
         )
         if k not in number:
             fixed = [edge_values(chip, values, copy)[k] for copy in (0, 1)]
             if isinstance(edge.element, Transistor):
                 body.append(f"vg_{k} g_{k} 0 {float(fixed[0])!r}")
             for copy, ends in enumerate((first, second)):
-                body += _fixed(chip, k, ends, copy, float(fixed[copy]), models, f"{'ab'[copy]}_{k}")
+                body += fixed_edge(
+                    chip, k, ends, copy, float(fixed[copy]), models, f"{'ab'[copy]}_{k}"
+                )
             continue
         n = number[k]
         name = _self_adjusting(edge.element)
@@ -192,10 +195,10 @@ def learning_netlist(
         ports = [f"a_{name}", f"b_{name}", shown, f"e_{name}"]
         body += _long(f"xo_{name}", [*ports, clamp.subcircuit, *words])
     for prefix in ("a_", "b_"):
-        body += _shunts(chip, prefix)
+        body += shunts(chip, prefix)
         body += [
             f"cn_{prefix}{name} {prefix}{name} 0 {hardware.node_capacitance!r}"
-            for name in _floating(chip)
+            for name in floating_nodes(chip)
         ]
     parts = "+".join(f"v(e_{name})" for name in network.outputs)
     body.append(f"bduty duty 0 v=min(1,({parts})/{len(network.outputs)})")
@@ -224,7 +227,7 @@ def _self_adjusting(element: Element) -> str:
     return f"self_adjusting_{kind}"
 
 
-def _fixed(
+def fixed_edge(
     chip: LearningChip, k: int, ends: Sequence[str], copy: int, value: float,
     models: dict[str, str], suffix: str,
 ) -> list[str]:  # fmt: skip
@@ -233,7 +236,7 @@ def _fixed(
     match chip.network.edges[k].element:
         case Transistor():
             s, vt = float(chip.transconductance[copy, k]), float(chip.threshold[copy, k])
-            model = _model(models, f"nmos(level=1 vto={vt!r} kp={s!r} lambda=0 gamma=0 is=1e-20)")
+            model = _model(models, f"nmos(level=1 vto={vt!r} kp={s!r} lambda=0 gamma=0 is=1e-60)")
             return [f"m{suffix} {a} g_{k} {b} 0 {model} w=1u l=1u"]
         case Resistor():
             return [f"r{suffix} {a} {b} {1 / max(value, _LEAST)!r}"]
@@ -249,19 +252,19 @@ def _model(models: dict[str, str], text: str) -> str:
     return models[text].split()[1]
 
 
-def _node(chip: LearningChip, name: str, prefix: str) -> str:
+def node_name(chip: LearningChip, name: str, prefix: str) -> str:
     if name == GROUND:
         return name
     return f"x_{name}" if name in chip.network.inputs else prefix + name
 
 
-def _shunts(chip: LearningChip, prefix: str) -> list[str]:
+def shunts(chip: LearningChip, prefix: str) -> list[str]:
     """From the nodes that are not driven to ground."""
     shunt = 1 / chip.network.shunt
-    return [f"rs_{prefix}{name} {prefix}{name} 0 {shunt!r}" for name in _floating(chip)]
+    return [f"rs_{prefix}{name} {prefix}{name} 0 {shunt!r}" for name in floating_nodes(chip)]
 
 
-def _floating(chip: LearningChip) -> list[str]:
+def floating_nodes(chip: LearningChip) -> list[str]:
     """Nodes that are not driven."""
     return [name for name in chip.network.nodes if name not in chip.network.inputs]
 
@@ -289,20 +292,15 @@ class _Window:
 
         noise : (slot + 1,) that is added, the slot before the first ahead.
         """
-        order = self.schedule.order
-        if noise is not None:
-            examples = self.schedule.examples(self.slots + 1, self.first_slot - 1)
-            return self.held(node, volts[examples] + noise)
-        level = volts[np.roll(order, 1 - self.first_slot % len(order))]
+        # Not repeated by the source: one point in some thousand fell on the end of the repeat
+        # just so that ngspice 46 gave 1 V there.
+        level = volts[self.schedule.examples(self.slots + 1, self.first_slot - 1)]
+        return self.held(node, level if noise is None else level + noise)
+
+    def held(self, node: str, level: Array) -> list[str]:
+        """A node at level[0], then at each of the others for a slot."""
         if np.all(level == level[0]):
             return [f"v_{node} {node} 0 {float(level[0])!r}"]
-        if self.slots > len(order):
-            return self.held(node, np.append(level, level[0]), " r=0")
-        # A source is read from its begin at every step: no more points than there are slots.
-        return self.held(node, np.append(level, level[0])[: self.slots + 1])
-
-    def held(self, node: str, level: Array, end: str = "") -> list[str]:
-        """A node at level[0], then at each of the others for a slot."""
         points = [f"0 {float(level[0])!r}"]
         for k, value in enumerate(level[1:]):
             start = k * self.schedule.slot
@@ -310,7 +308,7 @@ class _Window:
                 f"{start + self.schedule.edge!r} {float(value)!r}",
                 f"{start + self.schedule.slot!r} {float(value)!r}",
             ]
-        return _long(f"v_{node} {node} 0 pwl(", points, f"){end}")
+        return _long(f"v_{node} {node} 0 pwl(", points, ")")
 
 
 def _disturbed(

@@ -168,3 +168,10 @@ def test_a_record_goes_to_a_mapping_and_back() -> None:
 def test_values_out_of_range_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"out of range|not below"):
         Hardware(**values)
+
+
+def test_resistors_that_learn_may_not_become_negative() -> None:
+    hardware = Hardware(gate_low=-0.1)
+    ideal_chip(grid(2, 2, inputs=["n0_0"], outputs=["n1_1"]), hardware)  # transistors may
+    with pytest.raises(InputError, match="negative"):
+        ideal_chip(layered([1, 1]), hardware)

@@ -9,6 +9,8 @@ import pytest
 
 from spicenn.engines.ngspice.client import NgspiceEngine
 from spicenn.learning.equilibrium import equilibrium
+from spicenn.learning.hardware import ideal_chip
+from spicenn.learning.network import graph
 from spicenn.learning.operating import operating_points
 from tests.learning.graphs import random_chip
 
@@ -33,3 +35,13 @@ def test_one_sample_is_an_operating_point_of_its_own(engine: NgspiceEngine) -> N
     both = operating_points(engine, chip, values, inputs)
     alone = operating_points(engine, chip, values, inputs[1:2])
     np.testing.assert_allclose(alone[0], both[1], rtol=0, atol=1e-9)
+
+
+def test_transistors_below_ground_conduct_to_their_ends_alone(engine: NgspiceEngine) -> None:
+    """A junction to the bulk would hold the node at some -0.7 V."""
+    network = graph([("x", "y"), ("y", "z")], inputs=["x", "z"], outputs=["y"])
+    chip, values = ideal_chip(network), np.array([2.0, 2.5])
+    inputs = np.array([[-3.0, -1.5], [-2.5, 0.1]])
+    found = operating_points(engine, chip, values, inputs)
+    assert found[0, network.output_index[0]] < -1.5
+    np.testing.assert_allclose(found, equilibrium(chip, values, inputs), rtol=0, atol=1e-6)

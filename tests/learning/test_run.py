@@ -131,7 +131,7 @@ def test_errors_of_pairs_of_outputs_are_those_of_their_difference(tmp_path: Path
 def test_d_is_given_where_there_is_a_cycle(tmp_path: Path) -> None:
     """After a few periods values still move on; later the published cycle is there.
 
-    D of 0.139 V at a period of 20 ms (SCIENCE: 0.133 V in the laboratory). A period run again
+    D of 0.139 V at a period of 20 ms (0.133 V in the laboratory). A period run again
     in finer slots ends where the run did.
     """
     text = TWO_TASKS.replace('"controller"', '"circuit"')

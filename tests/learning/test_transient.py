@@ -352,3 +352,17 @@ def test_a_solver_is_said_in_words() -> None:
     assert str(Solver()) == "gear, 8 steps a slot, reltol 1e-07"
     words = str(Solver(method="trap", steps=20, klu=False, nodes=10.0))
     assert words == "trap, 20 steps a slot, reltol 1e-07, Sparse, 10 times the nodes' capacitance"
+
+
+@pytest.mark.slow
+def test_outputs_at_the_ends_of_many_slots_are_the_networks_own(engine: NgspiceEngine) -> None:
+    """In slot 233 a label that its source repeated was 1 V at one point, its last."""
+    example = two_tasks()
+    rule = EquilibriumPropagation(beta=5e-4, centred=True)
+    found = learnt(engine, example, np.array([2.5, 2.5]), 300, rule=rule)
+    for slot in (232, 233, 234, 299):
+        inputs = example.task.inputs[found.examples[slot]]
+        labels = example.task.labels[found.examples[slot]]
+        rest = phases(example.chip, found.values[slot + 1], inputs, labels, rule).first
+        own = rest[example.chip.network.output_index]
+        np.testing.assert_allclose(found.outputs[slot], own, rtol=0, atol=1e-5)

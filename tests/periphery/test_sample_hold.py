@@ -54,6 +54,6 @@ def test_a_step_is_within_the_tolerance_after_the_acquisition_time():
 
 
 def test_sampling_noise_is_kt_over_c():
-    # SCIENCE: 64.4 µV at 1 pF and 300 K.
+    # sqrt(kT/C): 64.4 µV at 1 pF and 300 K.
     assert sampling_noise(SampleHold(capacitance=1e-12), 300.0) == pytest.approx(64.36e-6, rel=1e-3)
     assert math.isclose(held(0.5, 1e-6, SPEC), 0.5 - 4e-3)

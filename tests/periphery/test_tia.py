@@ -206,7 +206,7 @@ def test_an_overload_in_time_clips_recovers_and_is_paid_for(simulate):
 
 @pytest.mark.ngspice
 def test_the_amplifier_adds_no_noise_but_its_resistors(ngspice):
-    """Nyquist through the virtual ground, SCIENCE section 1; .noise needs the Sparse solver."""
+    """Nyquist through the virtual ground; .noise needs the Sparse solver."""
     g = np.array([20e-6, 50e-6, 1e-6])
     netlist = [
         "* noise", ".options gmin=1e-15", ".temp 26.85", subcircuit_text("tia"),
