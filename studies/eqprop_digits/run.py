@@ -46,7 +46,8 @@ UNIT = 1e-5  # S
 JUNCTION = Diode(saturation=1e-12)
 # Stands for an ideal diode in ngspice.
 SHARP = Diode(saturation=1e-12, emission=1e-3)
-BETA, DECAY, BATCH = 0.3, 0.85, 8
+BETA, DECAY, BATCH = 0.3, 0.9, 8
+SIGMAS = (0.2, 0.5)  # of log conductances that chips have wrong
 ENOUGH = 5.0  # s of repeating one measurement of time
 
 
@@ -209,30 +210,39 @@ def verified(
     return rows
 
 
-def fastest(call: Callable[[], object], repeats: int) -> float:
-    """Shortest time of a call [s]: what it takes where nothing else wants the machine.
+def spent() -> float:
+    """CPU seconds of this process and its children so far, ngspice's among them.
 
-    Calls are repeated so often, fewer times where that would take more than some seconds.
+    Not the clock's: where others want the cores it is the longer calls that wait.
     """
+    total = process_time()
+    for listed in Path("/proc/self/task").glob("*/children"):
+        for child in listed.read_text().split():
+            total += int(Path(f"/proc/{child}/schedstat").read_text().split()[0]) / 1e9
+    return total
+
+
+def cheapest(call: Callable[[], object], repeats: int) -> float:
+    """Fewest CPU seconds of a call, of so many or of fewer where they take some seconds."""
     times: list[float] = []
     while len(times) < repeats and (len(times) < 2 or sum(times) < ENOUGH):
-        start = perf_counter()
+        start = spent()
         call()
-        times.append(perf_counter() - start)
+        times.append(spent() - start)
     return min(times)
 
 
 def timed(
     engine: NgspiceEngine, sizes: Sequence[int], x: Array, samples: int, repeats: int
 ) -> dict[str, Any]:
-    """Seconds to settle one image, in ngspice and by descent, of a network as it is drawn."""
+    """CPU seconds to settle one image, in ngspice and by descent, of a network as it is drawn."""
     network = initial(sizes, seed=1, conductance=UNIT, gain=20.0, diode=JUNCTION)
     graph, values, drive = network.to_network()
     chip = ideal_chip(graph)
     names = list(dict.fromkeys(operating_vectors(chip, 0)))
     volts = drive(x)
     texts = [operating_netlist(chip, values, volts[:count]) for count in (1, 1 + samples)]
-    once, more = (fastest(partial(engine.run, text, names), repeats) for text in texts)
+    once, more = (cheapest(partial(engine.run, text, names), repeats) for text in texts)
     found = operating_points(engine, chip, values, volts[: 1 + samples])
     off = float(np.abs(found - resting_voltages(network, x[: 1 + samples])).max())
     row: dict[str, Any] = {
@@ -246,7 +256,7 @@ def timed(
     ):
         circuit = circuit_of(network, dtype=dtype)
         inputs = torch.tensor(volts[:count], dtype=dtype)
-        row[name] = fastest(partial(settle, circuit, inputs), 5 * repeats) / count
+        row[name] = cheapest(partial(settle, circuit, inputs), 5 * repeats) / count
         row[f"{name}, sweeps"] = settle(circuit, inputs).sweeps
     print(json.dumps(row), flush=True)
     return row
@@ -286,7 +296,7 @@ def chips(
     learns as long before it is made.
     """
     arm = ARMS["ideal diodes"]
-    slow = replace(arm, rates=tuple(rate * DECAY**8 for rate in arm.rates))
+    slow = replace(arm, rates=tuple(rate * DECAY**15 for rate in arm.rates))
     x, labels = flat(images.test), images.test_labels
     longer = learn(slow, images, seed, 1, network)
     kinds: dict[str, list[float]] = {"moved": [], "moved, trained longer before": [],
@@ -412,6 +422,9 @@ def draw(path: Path, result: Mapping[str, Any]) -> None:
         figure = new_figure(8.6, 3.4)
         left, right = figure.subplots(1, 2, width_ratios=[1, 1.15])
         names = list(result["accuracy"])[::-1]
+        # An arm that knows nothing is named at the edge: the others differ by a few points.
+        least = [100 * row["test"]["least"] for row in result["accuracy"].values()]
+        low = min((5 * math.floor(v / 5) for v in least if v > 20), default=0)
         for at, name in enumerate(names):
             row = result["accuracy"][name]["test"]
             colour = PLUS if "diodes" in name and "no " not in name else MINUS
@@ -419,10 +432,13 @@ def draw(path: Path, result: Mapping[str, Any]) -> None:
                       markersize=3.5)  # fmt: skip
             left.errorbar(100 * row["mean"], at, xerr=100 * row["interval"], fmt="o",
                           color=colour, markersize=4.5, capsize=3)  # fmt: skip
+            if row["most"] < 0.01 * low:
+                text = f"◂ {100 * row['mean']:.1f} ± {100 * row['interval']:.1f}"
+                left.text(low, at, f"  {text}", va="center", color=colour)
         left.axvline(95, color=MUTED, linewidth=0.8, linestyle=":")
         left.set_yticks(range(len(names)), names)
         left.set_ylim(-0.6, len(names) - 0.4)
-        left.set_xlim(0, 102)
+        left.set_xlim(low, 100)
         left.set_xlabel("test accuracy [%]")
         left.set_title("Digits, 10 seeds" if len(row["all"]) == 10 else "Digits")
         grid(left, "x")
@@ -441,7 +457,7 @@ def draw(path: Path, result: Mapping[str, Any]) -> None:
                 right.loglog(r["conductances"], r[name], "D", color=colour, markersize=4,
                              markeredgecolor=INK, markeredgewidth=0.5)  # fmt: skip
         right.set_xlabel("conductances of the network")
-        right.set_ylabel("seconds per image")
+        right.set_ylabel("CPU seconds per image")
         right.set_title("Time to rest, with fitted exponents")
         right.xaxis.set_major_formatter("{x:,.0f}")
         right.yaxis.set_major_formatter("{x:g}")
@@ -493,14 +509,22 @@ def table(result: Mapping[str, Any]) -> str:
     fitted = result["scaling"]["exponents"]
     slopes = ", ".join(f"{name} {value:.2f}" for name, value in fitted.items())
     lines += ["", f"Fitted exponents of time over conductances (one hidden layer): {slopes}."]
-    moved = result["chips"]
-    lines += ["", f"Chips whose conductances are off by a factor of exp({moved['sigma']} z), "
-              f"accuracy as designed {100 * moved['as designed']:.1f} %:", "",
-              "| chips | test accuracy, % | least … most |", "|---|---|---|"]  # fmt: skip
-    for name, row in moved.items():
-        if isinstance(row, Mapping):
-            lines.append(f"| {name} | {100 * row['mean']:.2f} ± {100 * row['interval']:.2f} | "
-                         f"{100 * row['least']:.1f} … {100 * row['most']:.1f} |")  # fmt: skip
+    lines += [
+        "",
+        "| σ of log conductances | chips | test accuracy, % | least … most |",
+        "|---|---|---|---|",
+    ]
+    for moved in result["chips"]:
+        designed = 100 * moved["as designed"]
+        if moved is result["chips"][0]:
+            lines.append(f"| 0 | as designed | {designed:.1f} | |")
+        for name, row in moved.items():
+            if isinstance(row, Mapping):
+                lines.append(
+                    f"| {moved['sigma']} | {name} | {100 * row['mean']:.2f} ± "
+                    f"{100 * row['interval']:.2f} | {100 * row['least']:.1f} … "
+                    f"{100 * row['most']:.1f} |"
+                )
     lines += [
         "",
         "| at MNIST's size | steps timed | seconds per step | hours per epoch of 60,000 |",
@@ -520,7 +544,7 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="tiny sizes in seconds")
     parser.add_argument("--out", type=Path, help="folder for result.json and result.png")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(11, 21)))
-    parser.add_argument("--epochs", type=int, help="10, and 50 of MNIST")
+    parser.add_argument("--epochs", type=int, help="20, and 50 of MNIST")
     parser.add_argument("--images", type=int, default=20, help="that ngspice checks")
     parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 128, 256, 512, 1024])
     parser.add_argument("--workers", type=int, default=1, help="processes that train")
@@ -534,8 +558,8 @@ def main() -> None:
         mnist(options)
         return
     images = load_digits()
-    epochs, samples, repeats, deep = options.epochs or 10, 10, 7, [(128, 128), (128, 128, 128)]
-    kinds, enlarged, moved = {"drn-1h": 40, "drn-xl": 3}, 2, 10
+    epochs, samples, repeats, deep = options.epochs or 20, 20, 7, [(128, 128), (128, 128, 128)]
+    kinds, enlarged, moved = {"drn-1h": 40, "drn-xl": 4}, 5, 10
     if options.smoke:
         images = replace_training(images, 60)
         options.seeds, epochs, options.images = [11, 12], 1, 2
@@ -553,7 +577,10 @@ def main() -> None:
                 for name in ("exponential diodes", "ideal diodes")
                 for row in verified(engine, first[name], images, options.images)
             ]
-            result["chips"] = chips(images, first["ideal diodes"], moved, 0.2, options.seeds[0])
+            result["chips"] = [
+                chips(images, first["ideal diodes"], moved, sigma, options.seeds[0])
+                for sigma in SIGMAS
+            ]
         if "scaling" in options.parts:
             hidden = [*((size,) for size in options.sizes), *deep]
             result["scaling"] = scaling(engine, images, hidden, samples, repeats)
