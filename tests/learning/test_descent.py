@@ -171,8 +171,8 @@ def test_ngspice_comes_to_rest_at_the_same_voltages(engine: NgspiceEngine, nudge
     graph, values, drive = network.to_network()
     found = operating_points(engine, ideal_chip(graph), values, drive(x), nudge=nudge)
     off = np.abs(found - resting_voltages(network, x, nudge=nudge)).max()
-    # ngspice's junctions have 1 pS beside them (gmin), of networks of microsiemens.
-    assert off < 5e-6
+    # ngspice's k/q is 3.4e-7 less, and its junctions have 1 pS beside them (gmin).
+    assert off < 1e-6
 
 
 @pytest.mark.ngspice
