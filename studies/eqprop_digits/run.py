@@ -65,7 +65,7 @@ class Arm:
     decay: float = DECAY
 
 
-# Settings were chosen on 300 of the training images, with seeds that are not used here.
+# How they were chosen is in the README.
 ARMS: Mapping[str, Arm] = {
     "exponential diodes": Arm(hidden=(128,), gain=20.0, rates=(0.1, 0.1), diode=JUNCTION),
     "ideal diodes": Arm(hidden=(128,), gain=20.0, rates=(0.1, 0.1), diode=IdealDiode()),
