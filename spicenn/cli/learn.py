@@ -209,7 +209,7 @@ def _train(plan: FastPlan, output: Path, plot: bool, as_json: bool) -> int:
     from dataclasses import asdict
 
     from spicenn.cli.progress import training_progress
-    from spicenn.cli.text import echo, echo_json, seconds
+    from spicenn.cli.text import echo, echo_json, echo_training
     from spicenn.learning.run import NETWORK, train_fast
 
     with training_progress() as progress:
@@ -230,16 +230,7 @@ def _train(plan: FastPlan, output: Path, plot: bool, as_json: bool) -> int:
             }
         )
         return 0
-    echo(f"trained     {last.epoch} epochs, {last.step} steps, {seconds(last.seconds)}")
-    if trained.resumed:
-        echo(f"resumed     after {trained.resumed} steps")
-    for name, loss, accuracy in (
-        ("training", last.loss, last.accuracy),
-        ("validation", last.validation_loss, last.validation_accuracy),
-    ):
-        if loss is not None:
-            share = "" if accuracy is None else f", accuracy {100 * accuracy:.2f} %"
-            echo(f"{name:11} loss {loss:.4g} V²{share}")
+    echo_training(last, trained.resumed, " V²")
     echo(f"network     {output / NETWORK}")
     if picture is not None:
         echo(f"plot        {picture}")

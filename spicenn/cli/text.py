@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from spicenn.training.run import Epoch
 
 
 def printable(text: str) -> str:
@@ -39,6 +42,20 @@ def seconds(value: float) -> str:
     if value < 120:
         return f"{value:.1f} s"
     return f"{int(value) // 60} min {int(value) % 60:02d} s"
+
+
+def echo_training(last: Epoch, resumed: int, unit: str = "") -> None:
+    """Print how a training ended: its last epoch, and the steps that a checkpoint had done."""
+    echo(f"trained     {last.epoch} epochs, {last.step} steps, {seconds(last.seconds)}")
+    if resumed:
+        echo(f"resumed     after {resumed} steps")
+    for name, loss, accuracy in (
+        ("training", last.loss, last.accuracy),
+        ("validation", last.validation_loss, last.validation_accuracy),
+    ):
+        if loss is not None:
+            share = "" if accuracy is None else f", accuracy {100 * accuracy:.2f} %"
+            echo(f"{name:11} loss {loss:.4g}{unit}{share}")
 
 
 def finite(value: float) -> float | None:

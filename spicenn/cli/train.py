@@ -236,7 +236,7 @@ def _train(
 def _print(run: Run, output: Path, folder: Path, plot: Path | None, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from spicenn.cli.text import echo, echo_json, seconds
+    from spicenn.cli.text import echo, echo_json, echo_training
 
     last = run.log[-1]
     if as_json:
@@ -250,16 +250,7 @@ def _print(run: Run, output: Path, folder: Path, plot: Path | None, as_json: boo
             }
         )
         return
-    echo(f"trained     {last.epoch} epochs, {last.step} steps, {seconds(last.seconds)}")
-    if run.resumed:
-        echo(f"resumed     after {run.resumed} steps")
-    for name, loss, accuracy in (
-        ("training", last.loss, last.accuracy),
-        ("validation", last.validation_loss, last.validation_accuracy),
-    ):
-        if loss is not None:
-            share = "" if accuracy is None else f", accuracy {100 * accuracy:.2f} %"
-            echo(f"{name:11} loss {loss:.4g}{share}")
+    echo_training(last, run.resumed)
     echo(f"design      {output}")
     echo(f"log         {folder}")
     if plot is not None:

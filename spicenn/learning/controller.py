@@ -126,11 +126,7 @@ def learn_by_controller(
             f"{engine!r} is no engine of a controller", where="learn_by_controller",
             remedy='give "newton" or an NgspiceEngine',
         )  # fmt: skip
-    if slots < 1 or slots_at_once < 1 or first_slot < 0 or updates < 1:
-        raise InputError(
-            f"slots = {slots!r}, {slots_at_once!r} at once, from slot {first_slot!r}, "
-            f"{updates!r} updates each", where="learn_by_controller",
-        )  # fmt: skip
+    check_counts(slots, slots_at_once, first_slot, updates, where="learn_by_controller")
     round_ = len(schedule.order)
     if batch and (slots % round_ or first_slot % round_ or updates != 1):
         raise InputError(
@@ -147,6 +143,30 @@ def learn_by_controller(
     )  # fmt: skip
     size = max(slots_at_once // together, 1) * together
     now = converters.set(begin, *value_range(chip))
+    return in_parts(
+        partial(_part, desk), chip, rule, schedule, now, slots=slots, first_slot=first_slot,
+        size=size, seed=seed, trial=trial, progress=progress,
+    )  # fmt: skip
+
+
+def in_parts(
+    advance: Callable[[Array, int, int, Disturbance], Trajectory],
+    chip: LearningChip,
+    rule: Rule,
+    schedule: Schedule,
+    values: Array,
+    *,
+    slots: int,
+    first_slot: int,
+    size: int,
+    seed: int | None,
+    trial: int,
+    progress: Callable[[Trajectory], None] | None,
+) -> Trajectory:
+    """Go through slots, so many at a time, each part from the values that the last one left.
+
+    advance : called with values (value,), first slot, slots and what is drawn of them.
+    """
     parts: list[Trajectory] = []
     for done in range(0, slots, size):
         count = min(size, slots - done)
@@ -154,12 +174,23 @@ def learn_by_controller(
             chip, rule, schedule.slot, slots=count, first_slot=first_slot + done, seed=seed,
             trial=trial,
         )  # fmt: skip
-        part = _part(desk, now, first_slot + done, count, drawn)
+        part = advance(values, first_slot + done, count, drawn)
         parts.append(part)
-        now = part.values[-1]
+        values = part.values[-1]
         if progress is not None:
             progress(part)
     return joined(parts)
+
+
+def check_counts(
+    slots: int, slots_at_once: int, first_slot: int, updates: int, *, where: str
+) -> None:
+    """Raise InputError for numbers of slots or updates out of range."""
+    if slots < 1 or slots_at_once < 1 or first_slot < 0 or updates < 1:
+        raise InputError(
+            f"slots = {slots!r}, {slots_at_once!r} at once, from slot {first_slot!r}, "
+            f"{updates!r} updates each", where=where,
+        )  # fmt: skip
 
 
 def checked_values(chip: LearningChip, values: ArrayLike) -> Array:

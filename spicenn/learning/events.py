@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -20,8 +21,15 @@ from spicenn.cosim.events import ProcessGenerator
 from spicenn.cosim.kernel import Cosimulation
 from spicenn.errors import InputError
 from spicenn.learning.contrast import Phases, value_per_volt, value_range
-from spicenn.learning.controller import EXACT, Converters, checked_values, updated
-from spicenn.learning.disturbance import Disturbance, draw_disturbance
+from spicenn.learning.controller import (
+    EXACT,
+    Converters,
+    check_counts,
+    checked_values,
+    in_parts,
+    updated,
+)
+from spicenn.learning.disturbance import Disturbance
 from spicenn.learning.elements import Transistor
 from spicenn.learning.equilibrium import edge_values
 from spicenn.learning.hardware import LearningChip
@@ -35,7 +43,7 @@ from spicenn.learning.netlist import (
 )
 from spicenn.learning.rules import Rule
 from spicenn.learning.task import Schedule, Task
-from spicenn.learning.trajectory import Trajectory, joined
+from spicenn.learning.trajectory import Trajectory
 
 Array = NDArray[np.float64]
 
@@ -80,11 +88,7 @@ def learn_by_events(
     now = converters.set(checked_values(chip, values), *value_range(chip))
     task.check(chip.network)
     schedule.check(task)
-    if slots < 1 or slots_at_once < 1 or first_slot < 0 or updates < 1:
-        raise InputError(
-            f"slots = {slots!r}, {slots_at_once!r} at once, from slot {first_slot!r}, "
-            f"{updates!r} updates each", where="learn_by_events",
-        )  # fmt: skip
+    check_counts(slots, slots_at_once, first_slot, updates, where="learn_by_events")
     each = schedule.slot / updates
     wait = each / 4 if settling is None else settling
     if not schedule.edge < wait <= each / 3 < math.inf:
@@ -94,19 +98,10 @@ def learn_by_events(
             remedy="give waits longer than an edge, and at most a third of an update's time",
         )  # fmt: skip
     bench = _Bench(chip, task, rule, schedule, updates, wait, converters)
-    parts: list[Trajectory] = []
-    for done in range(0, slots, slots_at_once):
-        count = min(slots_at_once, slots - done)
-        drawn = draw_disturbance(
-            chip, rule, schedule.slot, slots=count, first_slot=first_slot + done, seed=seed,
-            trial=trial,
-        )  # fmt: skip
-        part = _part(bench, now, first_slot + done, count, drawn)
-        parts.append(part)
-        now = part.values[-1]
-        if progress is not None:
-            progress(part)
-    return joined(parts)
+    return in_parts(
+        partial(_part, bench), chip, rule, schedule, now, slots=slots, first_slot=first_slot,
+        size=slots_at_once, seed=seed, trial=trial, progress=progress,
+    )  # fmt: skip
 
 
 def driven_netlist(
